@@ -1,0 +1,140 @@
+"""From an nn.Module, an ONNX file, a saved spline or a .pt2 file to a graph: captured once, checked, never guessed.
+
+>>> import torch
+>>> from maxaffine.capture import capture_module
+>>> captured = capture_module(torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU()), torch.zeros(1, 2))
+>>> [node.op for node in captured.graph.nodes]
+['tensor', 'tensor', 'input', 'aten.linear.default', 'aten.relu.default']
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from maxaffine.capture import checks, cut
+from maxaffine.capture.example import ROWS, Inputs, arrange
+from maxaffine.capture.export import export
+from maxaffine.capture.lower import Lowered, Lowering, Source, labelled
+from maxaffine.errors import CaptureError
+from maxaffine.program.graph import Graph
+from maxaffine.program.plan import Plan
+
+
+@dataclass(frozen=True)
+class Captured:
+    """A checked graph, where its tensors are read, and the dtype and device it was captured in."""
+
+    graph: Graph
+    sources: tuple[Source, ...]
+    dtype: torch.dtype
+    device: torch.device
+
+
+def capture_module(
+    model: nn.Module,
+    example: Any,
+    over: int | str | None = None,
+    select: Any = None,
+    until: str | None = None,
+    names: Mapping[str, str] | None = None,
+) -> Captured:
+    """Capture a model around an example; names: module path -> the name its operators get (ONNX outputs).
+
+    Raises CaptureError when the model cannot be captured exactly.
+    """
+    inputs = arrange(example, over)
+    dtype = cut.dtype_of(inputs.leaves, model)
+    _same_place(model, inputs)
+    program = export(model, inputs)
+    lowered = Lowering(program, model, inputs, dtype).run()
+    return _finish(lowered, model, inputs, dtype, over, select, until, dict(names or {}))
+
+
+def _finish(
+    lowered: Lowered,
+    model: nn.Module,
+    inputs: Inputs,
+    dtype: torch.dtype,
+    over: int | str | None,
+    select: Any,
+    until: str | None,
+    names: dict[str, str],
+) -> Captured:
+    tensors = [source.read().detach() for source in lowered.sources]
+    with torch.no_grad():
+        _check_whole(lowered, tensors, model, inputs, select)
+        graph = cut.begin(lowered, over, _is_input(over, inputs, lowered))
+        graph = cut.end(lowered, graph, select, _path(until, names))
+        classes = {path: type(module) for path, module in model.named_modules()}
+        graph = labelled(graph, names, classes, {})
+        start = _start_value(lowered, tensors, graph, inputs)
+        graph = checks.with_layouts(graph, tensors, start)
+        checks.check_rows(Plan(graph), tensors, start)
+    return Captured(graph, lowered.sources, dtype, start.device)
+
+
+def _path(until: str | None, names: dict[str, str]) -> str | None:
+    back = {label: path for path, label in names.items()}
+    return until if until is None else back.get(until, until)
+
+
+def _is_input(over: int | str | None, inputs: Inputs, lowered: Lowered) -> bool:
+    return isinstance(over, int) or over in inputs.kwargs or (over is not None and over not in lowered.calls)
+
+
+def _same_place(model: nn.Module, inputs: Inputs) -> None:
+    devices = {t.device for t in [*model.parameters(), *model.buffers()]}
+    given = {t.device for t in inputs.leaves if isinstance(t, Tensor)}
+    if len(devices | given) > 1:
+        raise CaptureError(f"the model is on {sorted(map(str, devices))}, the example on {sorted(map(str, given))}; move one with .to(device)")
+
+
+def _check_whole(lowered: Lowered, tensors: list[Tensor], model: nn.Module, inputs: Inputs, select: Any) -> None:
+    """The captured graph gives what the model gives, on the example and on fresh values of the variable."""
+    index = next((leaf.index for leaf in pytree.tree_leaves(lowered.outputs) if _is_ref(leaf)), None)
+    if index is None:
+        raise CaptureError("the model returns no tensor")
+    plan = Plan(Graph(lowered.graph.nodes, lowered.graph.input, -1), _outputs(lowered))
+    leaves = inputs.leaves
+    x = leaves[inputs.variable]
+    tries = [x, checks.fresh_like(x)] if x.is_floating_point() else [x]
+    for value in tries:
+        call = inputs.replaced([value.clone() if i == inputs.variable else v for i, v in enumerate(leaves)])
+        wanted = pytree.tree_leaves(_fresh_call(model, call))
+        env = plan.run(plan.constants(tensors, ROWS, x.dtype if x.is_floating_point() else torch.get_default_dtype(), x.device), value.clone(), value.dtype, ROWS)
+        found = [leaf if not _is_ref(leaf) else env[leaf.index] for leaf in pytree.tree_leaves(lowered.outputs)]
+        for a, b in zip(found, wanted, strict=True):
+            if isinstance(b, Tensor) and b.is_floating_point():
+                checks.assert_same(a, b, "the captured network differs from the model")
+
+
+def _fresh_call(model: nn.Module, call: Inputs) -> Any:
+    copies = pytree.tree_map(lambda v: v.clone() if isinstance(v, Tensor) else v, (call.args, call.kwargs))
+    return model(*copies[0], **copies[1])
+
+
+def _is_ref(leaf: Any) -> bool:
+    from maxaffine.program.graph import Ref
+
+    return type(leaf) is Ref
+
+
+def _outputs(lowered: Lowered) -> list[int]:
+    return sorted({leaf.index for leaf in pytree.tree_leaves(lowered.outputs) if _is_ref(leaf)})
+
+
+def _start_value(lowered: Lowered, tensors: list[Tensor], graph: Graph, inputs: Inputs) -> Tensor:
+    """The variable at 3 rows: the example, or what the named module makes of it."""
+    x = inputs.leaves[inputs.variable]
+    if graph.input == lowered.graph.input:
+        return x
+    plan = Plan(Graph(lowered.graph.nodes, lowered.graph.input, -1), [graph.input])
+    env = plan.constants(tensors, ROWS, torch.get_default_dtype(), x.device)
+    return plan.run(env, x, torch.get_default_dtype(), ROWS)[graph.input]
+
+
+Reader = Callable[[], Tensor]

@@ -1,0 +1,116 @@
+"""The self-checks of a capture: rows are independent, runs agree, the graph is the model. They cannot be turned off."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from maxaffine.errors import CaptureError
+from maxaffine.program.graph import Graph, Layout, Node, Size
+from maxaffine.program.plan import Plan
+
+TOLERANCE = {torch.float32: 2e-4, torch.float64: 1e-9}
+
+
+def relative_error(found: Tensor, wanted: Tensor) -> float:
+    """max |found - wanted| over the largest |wanted|."""
+    scale = float(wanted.abs().max()) if wanted.numel() else 0.0
+    return float((found - wanted).abs().max()) / max(scale, 1e-12) if wanted.numel() else 0.0
+
+
+def assert_same(found: Tensor, wanted: Tensor, what: str) -> None:
+    """Raise CaptureError unless the two agree to rounding."""
+    if found.shape != wanted.shape:
+        raise CaptureError(f"{what}: shapes {tuple(found.shape)} and {tuple(wanted.shape)} differ")
+    error = relative_error(found, wanted)
+    if not error <= TOLERANCE[wanted.dtype]:
+        raise CaptureError(f"{what}: relative difference {error:.1e}; the capture would be wrong, so it is refused")
+
+
+def with_layouts(graph: Graph, tensors: Sequence[Tensor], x: Tensor) -> Graph:
+    """Find where the rows of every live node are, by marking one row with NaN; refuse nodes in which rows mix.
+
+    x: the variable at 3 rows. Raises CaptureError naming the first node whose rows depend on another row.
+    """
+    live = graph.live(graph.input)
+    needed = graph.needed([graph.output], graph.input)
+    ends = [i for i in range(len(graph.nodes)) if live[i] and needed[i]]
+    plan = Plan(graph, ends)
+    batch = _row_axis(graph.nodes[graph.input], x)
+    runs = [_marked(plan, tensors, x, batch, row) for row in range(batch[1])]
+    layouts: list[Layout | None] = [None] * len(graph.nodes)
+    for i in ends:
+        layouts[i] = _layout(graph.nodes[i], [run[i] for run in runs], graph.nodes[i] is graph.nodes[graph.input])
+    return replace(graph, layouts=tuple(layouts))
+
+
+def _row_axis(node: Node, x: Tensor) -> tuple[int, int]:
+    axes = [i for i, d in enumerate(node.shape) if type(d) is Size]
+    if len(axes) != 1 or node.shape[axes[0]] != Size((0, 1)):
+        raise CaptureError(f"the variable ({node.label}) has no axis that is the batch; its shape is {tuple(x.shape)}")
+    return axes[0], x.shape[axes[0]]
+
+
+def _marked(plan: Plan, tensors: Sequence[Tensor], x: Tensor, batch: tuple[int, int], row: int) -> list[Any]:
+    marked = x.clone()
+    marked.select(batch[0], row).fill_(torch.nan)
+    env = plan.constants(tensors, batch[1], x.dtype, x.device)
+    return plan.run(env, marked, x.dtype, batch[1])
+
+
+def _layout(node: Node, runs: Sequence[Tensor], is_input: bool) -> Layout | None:
+    axes = [i for i, d in enumerate(node.shape) if type(d) is Size]
+    rows = len(runs)
+    if len(axes) != 1:
+        raise CaptureError(_mixed(node, "has no batch axis of its own" if not axes else "has several axes with the batch"))
+    axis, size = axes[0], runs[0].shape[axes[0]]
+    if size % rows or type(node.shape[axis]) is not Size or node.shape[axis] != Size((0, size // rows)):
+        raise CaptureError(_mixed(node, "has a size that is no multiple of the batch"))
+    repeat = size // rows
+    spots = [torch.isnan(r).movedim(axis, 0).reshape(size, -1).any(1) if r.is_floating_point() and r.dim() else None for r in runs]
+    candidates = [Layout(axis, repeat, True)] + ([Layout(axis, repeat, False)] if repeat > 1 else [])
+    for layout in candidates:
+        if all(spot is None or _only(layout, spot, row, rows) for row, spot in enumerate(spots)):
+            return layout if not is_input or repeat == 1 else None
+    raise CaptureError(_mixed(node, "mixes the rows of the batch"))
+
+
+def _only(layout: Layout, spot: Tensor, row: int, rows: int) -> bool:
+    """Whether the marked entries all belong to that row."""
+    owners = torch.arange(rows).repeat_interleave(layout.repeat) if layout.outer else torch.arange(rows).repeat(layout.repeat)
+    return bool((owners.to(spot.device)[spot] == row).all())
+
+
+def _mixed(node: Node, what: str) -> str:
+    where = f" in module {node.module!r}" if node.module else ""
+    return f"{node.label} ({node.op}){where} {what}: row i of the output must depend on row i of the input alone"
+
+
+def check_rows(plan: Plan, tensors: Sequence[Tensor], x: Tensor) -> None:
+    """Two runs agree, and a row alone gives what it gives in a batch."""
+    dtype, axis = x.dtype, _row_axis(plan.graph.nodes[plan.start], x)[0]
+    layout = plan.graph.layouts[plan.ends[0]]
+    assert layout is not None
+
+    def run(values: Tensor) -> Tensor:
+        rows = values.shape[axis]
+        env = plan.constants(tensors, rows, dtype, x.device)
+        return layout.to_rows(plan.run(env, values, dtype, rows)[plan.ends[0]])
+
+    fresh = fresh_like(x)
+    whole = run(fresh)
+    assert_same(run(fresh), whole, "two runs on the same input disagree (the model draws random numbers?)")
+    for row in range(fresh.shape[axis]):
+        alone = run(fresh.narrow(axis, row, 1))
+        assert_same(alone, whole[row : row + 1], "a row alone gives another output than the same row in a batch")
+
+
+def fresh_like(x: Tensor) -> Tensor:
+    """Other inputs of the same kind: uniform over the example's range, from a generator of our own."""
+    generator = torch.Generator().manual_seed(20180517)
+    low, high = float(x.min()), float(x.max())
+    spread = max(high - low, 1.0)
+    noise = torch.rand(x.shape, generator=generator, dtype=torch.float64).to(x.dtype).to(x.device)
+    return (low + high) / 2 + spread * (noise - 0.5)

@@ -1,0 +1,132 @@
+"""nn.Module -> ATen graph by torch.export (non-strict, free batch), made functional; failures become one clear line."""
+
+import contextlib
+import io
+import logging
+import os
+import re
+import traceback
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from maxaffine.capture.example import Inputs
+from maxaffine.errors import CaptureError
+
+_LIBRARY = torch.library.Library("maxaffine", "DEF")
+_WHOLE = {"softshrink": torch.nn.functional.softshrink, "hardshrink": torch.nn.functional.hardshrink}
+for _name, _function in _WHOLE.items():  # torch decomposes these two into comparisons; ours stay whole
+    _LIBRARY.define(f"{_name}(Tensor x, Scalar lambd=0.5) -> Tensor")
+    _LIBRARY.impl(_name, _function, "CompositeExplicitAutograd")
+
+TRAINING = {
+    "aten.batch_norm.default": (5, "uses the statistics of the batch (training mode, or no running statistics)"),
+    "aten.dropout.default": (2, "drops units at random (training mode)"),
+    "aten.dropout_.default": (2, "drops units at random (training mode)"),
+    "aten.alpha_dropout.default": (2, "drops units at random (training mode)"),
+    "aten.feature_dropout.default": (2, "drops units at random (training mode)"),
+    "aten.feature_alpha_dropout.default": (2, "drops units at random (training mode)"),
+    "aten.rrelu.default": (3, "draws random slopes (training mode)"),
+    "aten.rrelu_.default": (3, "draws random slopes (training mode)"),
+}
+"""Operator -> the argument that says training, and what it does then."""
+
+
+def _rnn_table() -> dict[Any, Any]:
+    from torch._decomp.decompositions import rnn_relu_input
+
+    def cell(x: Any, h: Any, w: Any, u: Any, b: Any = None, c: Any = None) -> Any:
+        linear = torch.ops.aten.linear.default
+        return torch.relu(linear(x, w, b) + linear(h, u, c))
+
+    aten = torch.ops.aten
+    return {aten.rnn_relu.input: rnn_relu_input, aten.rnn_relu_cell.default: cell}
+
+
+def export(model: nn.Module, inputs: Inputs) -> torch.export.ExportedProgram:
+    """The functional ATen program of the model, with linear, convolutions, pools and activations kept whole.
+
+    Raises CaptureError naming the line of the model's forward that cannot be captured.
+    """
+    _refuse_scripted(model)
+    with _quiet():
+        try:
+            program = torch.export.export(
+                model, inputs.args, inputs.kwargs, dynamic_shapes=inputs.dynamic_shapes(), strict=False
+            )
+        except Exception as error:  # torch.export raises dozens of unrelated types
+            raise CaptureError(_reason(error)) from None
+        return functional(program)
+
+
+def functional(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+    """Without in-place operations; softshrink and hardshrink whole, relu RNNs unrolled, nothing else decomposed."""
+    _refuse_training(program)
+    for node in program.graph.nodes:
+        for name in _WHOLE:
+            if node.op == "call_function" and node.target is getattr(torch.ops.aten, name).default:
+                node.target = getattr(torch.ops.maxaffine, name).default
+    with _quiet():
+        return program.run_decompositions(_rnn_table())
+
+
+def _refuse_scripted(model: nn.Module) -> None:
+    for path, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise CaptureError(f"module {path or type(model).__name__!r} is TorchScript, which hides its operations; pass the original nn.Module")
+
+
+def _refuse_training(program: torch.export.ExportedProgram) -> None:
+    for node in program.graph.nodes:
+        place, does = TRAINING.get(str(node.target), (0, ""))
+        if does and len(node.args) > place and node.args[place] and (node.args[1] != 0 or "dropout" not in str(node.target)):
+            raise CaptureError(f"module {module_path(node)!r} ({node.target}) {does}; call model.eval() first")
+
+
+def module_path(node: torch.fx.Node) -> str:
+    """Path of the innermost module that called the node, '' for the model itself."""
+    stack = node.meta.get("nn_module_stack") or {}
+    return next(reversed(stack.values()))[0] if stack else ""
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """torch.export logs, warns and prints when it fails; our error says it once."""
+    previous = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(previous)
+
+
+_CAUSES = (
+    (r"GuardOnDataDependent|data-dependent|Could not guard|Dynamic control flow|unbacked", "a branch or number (.item(), if, int()) depends on the data"),
+    (r"Constraints violated|not all values of batch|specializ|ConstraintViolation|L\['", "the batch size is hard-wired; write -1 or x.shape[0] for the batch"),
+    (r"is invalid for input of size|cannot be reshaped|size mismatch|must match the size|shape", "the shapes do not fit a batch of 3 rows (a hard-wired batch, or a wrong example shape)"),
+)
+
+
+def _reason(error: Exception) -> str:
+    text = f"{type(error).__name__}: {error}"
+    cause = next((why for pattern, why in _CAUSES if re.search(pattern, text)), None)
+    first = re.sub(r"\s+", " ", str(error).strip().split("\n")[0])[:200]
+    where = _user_line(error)
+    detail = cause or f"{type(error).__name__}: {first}"
+    extra = f" ({first})" if cause and first and not first.startswith("Constraints") else ""
+    return f"the model cannot be captured{where}: {detail}{extra}"
+
+
+def _user_line(error: Exception) -> str:
+    """The deepest line of the traceback that is neither torch's nor ours."""
+    torch_home, own_home = os.path.dirname(torch.__file__), os.path.dirname(os.path.dirname(__file__))
+    found = ""
+    for frame in traceback.extract_tb(error.__traceback__):
+        if not frame.filename.startswith((torch_home, own_home, "<")) and frame.line:
+            found = f" at {os.path.basename(frame.filename)}:{frame.lineno} `{frame.line.strip()}`"
+    return found

@@ -1,0 +1,245 @@
+"""The ONNX file: its nodes, constants and inputs as plain values, checked before anything runs.
+
+Only the protobuf message is parsed; weights outside the file are read by us, and only from the folder of the model.
+"""
+
+import gzip
+import importlib
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from maxaffine.errors import CaptureError, FileFormatError, MissingExtraError
+
+OPSETS = range(7, 23)
+CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
+STANDARD = frozenset({"", "ai.onnx"})
+
+
+@dataclass(frozen=True)
+class Node:
+    """One ONNX node: op(inputs, **attributes) -> outputs; an absent optional input is the empty name."""
+
+    op: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, Any]
+
+    @property
+    def label(self) -> str:
+        """How messages call this node."""
+        return f"node {self.op} (output '{self.outputs[0]}')"
+
+
+@dataclass(frozen=True)
+class Input:
+    """One graph input; `sizes[0]` is the batch, None where the file leaves it free."""
+
+    name: str
+    dtype: torch.dtype
+    sizes: tuple[int | None, ...]
+
+
+@dataclass(frozen=True)
+class File:
+    """All that is needed of an ONNX file, as torch values."""
+
+    opset: int
+    inputs: tuple[Input, ...]
+    outputs: tuple[str, ...]
+    nodes: tuple[Node, ...]
+    constants: Mapping[str, Tensor]
+
+
+def read_file(path: str | Path) -> File:
+    """Parse and check an .onnx or .onnx.gz file.
+
+    Raises:
+        FileFormatError: missing, broken, of an unsupported opset, or with data that is not in its folder.
+        CaptureError: control flow, local functions or operators of another domain.
+        MissingExtraError: the package `onnx` is not installed.
+    """
+    path = Path(path)
+    onnx = _onnx()
+    model = _parse(onnx, path)
+    graph = model.graph
+    if model.functions:
+        raise CaptureError(f"{path} has local functions ({model.functions[0].name} ...): inline them first")
+    if graph.sparse_initializer:
+        raise FileFormatError(f"{path} has sparse initializers, which are not supported: store them dense")
+    _load_external(onnx, model, path)
+    opset = _opset(model, path)
+    nodes = _needed([_node(onnx, node, path) for node in graph.node], [o.name for o in graph.output])
+    constants = {tensor.name: _tensor(onnx, tensor, path) for tensor in graph.initializer}
+    constants |= {name: torch.zeros((), dtype=dtype) for name, dtype in _cast_targets(nodes)}
+    inputs = tuple(_input(onnx, value, path) for value in graph.input if value.name not in constants)
+    file = File(opset, inputs, tuple(o.name for o in graph.output), nodes, constants)
+    _check_links(file, path)
+    return file
+
+
+def _onnx() -> ModuleType:
+    try:
+        importlib.import_module("onnx.numpy_helper")
+        return importlib.import_module("onnx")
+    except ImportError:
+        raise MissingExtraError('reading .onnx files needs the package onnx: pip install "maxaffine[onnx]"') from None
+
+
+def _parse(onnx: ModuleType, path: Path) -> Any:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise FileFormatError(f"cannot read {path}: {error.strerror}") from None
+    try:
+        data = gzip.decompress(data) if path.suffix == ".gz" else data
+    except (OSError, EOFError, zlib.error) as error:
+        raise FileFormatError(f"{path} is not a whole gzip file: {error}") from None
+    try:
+        model = onnx.load_model_from_string(data)
+    except Exception as error:  # the protobuf back ends share no narrower class
+        raise FileFormatError(f"{path} is not a whole ONNX file: {_line(error)}") from None
+    if not model.graph.output:
+        raise FileFormatError(f"{path} is not an ONNX model: it holds no graph with an output")
+    return model
+
+
+def _opset(model: Any, path: Path) -> int:
+    """The version of the standard operators; a domain may be listed twice, and unused ones may be listed."""
+    versions = [entry.version for entry in model.opset_import if entry.domain in STANDARD]
+    if not versions or max(versions) not in OPSETS:
+        found = max(versions) if versions else "none"
+        raise FileFormatError(
+            f"{path} has opset {found}; supported are {OPSETS[0]} to {OPSETS[-1]}: convert it with onnx.version_converter"
+        )
+    return max(versions)
+
+
+# ---- nodes ----------------------------------------------------------------------------------------------------------
+def _node(onnx: ModuleType, proto: Any, path: Path) -> Node:
+    outputs = tuple(proto.output) or (proto.name,)
+    where = f"node {proto.op_type} (output '{outputs[0]}') of {path}"
+    if proto.op_type in CONTROL_FLOW:
+        raise CaptureError(f"{where} is control flow, which has no fixed graph: export the model without it")
+    if proto.domain not in STANDARD:
+        raise CaptureError(f"{where} is of the domain '{proto.domain}': only standard ONNX operators are supported")
+    attributes = {a.name: _attribute(onnx, a, path) for a in proto.attribute}
+    inputs = tuple(proto.input)
+    if proto.op_type == "Cast":  # a constant of the wanted type follows module.double(), a number would not
+        return Node("CastLike", (*inputs, f"<type {attributes['to']}>"), outputs, {})
+    if proto.op_type == "Split":
+        attributes["num_outputs"] = len(outputs)
+    return Node(proto.op_type, inputs, outputs, attributes)
+
+
+def _attribute(onnx: ModuleType, attribute: Any, path: Path) -> Any:
+    value = onnx.helper.get_attribute_value(attribute)
+    if attribute.type == onnx.AttributeProto.TENSOR:
+        return _tensor(onnx, value, path)
+    return value.decode("utf-8", "replace") if attribute.type == onnx.AttributeProto.STRING else value
+
+
+def _needed(nodes: list[Node], outputs: list[str]) -> tuple[Node, ...]:
+    """The nodes that an output depends on, in the order of the file."""
+    wanted, kept = set(outputs), []
+    for node in reversed(nodes):
+        if wanted.intersection(node.outputs):
+            wanted.update(node.inputs)
+            kept.append(node)
+    return tuple(reversed(kept))
+
+
+def _cast_targets(nodes: tuple[Node, ...]) -> Iterator[tuple[str, torch.dtype]]:
+    for node in nodes:
+        if node.op == "CastLike" and node.inputs[1].startswith("<type "):
+            code = int(node.inputs[1].removeprefix("<type ").removesuffix(">"))
+            yield node.inputs[1], _dtype(code, node.label)
+
+
+def _check_links(file: File, path: Path) -> None:
+    """Every name that is read was written before."""
+    known = {"", *file.constants, *(value.name for value in file.inputs)}
+    for node in file.nodes:
+        for name in node.inputs:
+            if name not in known:
+                raise FileFormatError(f"{path}: '{name}', read by {node.label}, is no input, initializer or earlier output")
+        known.update(node.outputs)
+    for name in file.outputs:
+        if name not in known:
+            raise FileFormatError(f"{path}: the output '{name}' is computed by no node")
+
+
+# ---- values ---------------------------------------------------------------------------------------------------------
+DTYPES: Mapping[int, torch.dtype] = {  # the numbers of onnx.TensorProto.DataType
+    1: torch.float32, 2: torch.uint8, 3: torch.int8, 5: torch.int16, 6: torch.int32, 7: torch.int64,
+    9: torch.bool, 10: torch.float16, 11: torch.float64, 16: torch.bfloat16,
+}  # fmt: skip
+
+
+def _dtype(code: int, what: str) -> torch.dtype:
+    if code not in DTYPES:
+        raise FileFormatError(f"{what} has the ONNX element type {code}, which is not supported")
+    return DTYPES[code]
+
+
+def _tensor(onnx: ModuleType, proto: Any, path: Path) -> Tensor:
+    dtype = _dtype(proto.data_type, f"the tensor '{proto.name}' of {path}")
+    try:
+        array = onnx.numpy_helper.to_array(proto)
+        # numpy has no bfloat16 of its own: go through float32, which holds it exactly
+        return torch.tensor(array.astype("float32") if dtype == torch.bfloat16 else array).to(dtype)
+    except Exception as error:  # wrong length, wrong shape: onnx raises many classes
+        raise FileFormatError(f"{path}: the tensor '{proto.name}' is broken: {_line(error)}") from None
+
+
+def _input(onnx: ModuleType, value: Any, path: Path) -> Input:
+    kind = value.type.tensor_type
+    if not value.type.HasField("tensor_type") or not kind.HasField("shape") or not kind.shape.dim:
+        raise FileFormatError(f"{path}: the input '{value.name}' is not a tensor of known rank with a batch axis")
+    sizes = tuple(dim.dim_value if dim.dim_value > 0 else None for dim in kind.shape.dim)
+    if None in sizes[1:]:
+        shown = [dim.dim_value or dim.dim_param or "?" for dim in kind.shape.dim]
+        raise FileFormatError(
+            f"{path}: the input '{value.name}' has the free sizes {shown}; only the first may be free: fix the others on export"
+        )
+    return Input(value.name, _dtype(kind.elem_type, f"the input '{value.name}' of {path}"), sizes)
+
+
+# ---- data outside the file ------------------------------------------------------------------------------------------
+def _load_external(onnx: ModuleType, model: Any, path: Path) -> None:
+    """Fill in the tensors whose bytes lie in another file of the model's folder."""
+    tensors = [*model.graph.initializer]
+    tensors += [a.t for n in model.graph.node for a in n.attribute if a.type == onnx.AttributeProto.TENSOR]
+    for tensor in tensors:
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            tensor.raw_data = _external_bytes({e.key: e.value for e in tensor.external_data}, tensor.name, path)
+            tensor.data_location = onnx.TensorProto.DEFAULT
+            del tensor.external_data[:]
+
+
+def _external_bytes(entries: Mapping[str, str], name: str, path: Path) -> bytes:
+    location = entries.get("location", "")
+    folder = path.parent.resolve()
+    target = (folder / location).resolve()  # follows links: a link out of the folder is out of the folder
+    if not location or Path(location).is_absolute() or not target.is_relative_to(folder):
+        raise FileFormatError(f"{path}: the data of '{name}' points outside the folder of the model ('{location}'): not read")
+    try:
+        offset, length = int(entries.get("offset", 0)), int(entries.get("length", -1))
+        data = target.read_bytes()
+    except (OSError, ValueError) as error:
+        raise FileFormatError(f"{path}: the data of '{name}' cannot be read from '{location}': {_line(error)}") from None
+    stop = len(data) if length < 0 else offset + length
+    if not 0 <= offset <= stop <= len(data):
+        raise FileFormatError(f"{path}: '{location}' ({len(data)} bytes) ends before byte {stop}, where '{name}' ends")
+    return data[offset:stop]
+
+
+def _line(error: Exception) -> str:
+    """The first line of a message, or the name of its class."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,163 @@
+"""Adjoints of the affine operators, in closed form where it pays; the rest by one local vector-Jacobian product.
+
+A transpose takes the cotangent g of the output, the operator's arguments (live operands replaced by None), the shape of
+one live operand and its position, and returns the cotangent of that operand (None: there is no closed form here).
+"""
+
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from maxaffine.types import Shape
+
+Transpose = Callable[[Tensor, Sequence[Any], Shape, int], Tensor | None]
+aten = torch.ops.aten
+
+
+def identity(g: Tensor, args: Sequence[Any], shape: Shape, at: int) -> Tensor:  # noqa: ARG001
+    """y = x."""
+    return g
+
+
+def reshape(g: Tensor, args: Sequence[Any], shape: Shape, at: int) -> Tensor:  # noqa: ARG001
+    """y = x in another shape."""
+    return g.reshape(shape)
+
+
+def negative(g: Tensor, args: Sequence[Any], shape: Shape, at: int) -> Tensor:  # noqa: ARG001
+    """y = -x."""
+    return -g
+
+
+def permute(g: Tensor, args: Sequence[Any], shape: Shape, at: int) -> Tensor:  # noqa: ARG001
+    """y = x with its axes permuted."""
+    order = [d % len(shape) for d in args[1]]
+    return g.permute([order.index(i) for i in range(len(shape))])
+
+
+def swap(g: Tensor, args: Sequence[Any], shape: Shape, at: int) -> Tensor:  # noqa: ARG001
+    """y = x with two axes exchanged."""
+    return g.transpose(args[1], args[2])
+
+
+def linear(g: Tensor, args: Sequence[Any], shape: Shape, at: int) -> Tensor:  # noqa: ARG001
+    """y = x W^T + b."""
+    return g @ args[1]
+
+
+def add(g: Tensor, args: Sequence[Any], shape: Shape, at: int) -> Tensor:  # noqa: ARG001
+    """y = a + b."""
+    return unbroadcast(g, shape)
+
+
+def subtract(g: Tensor, args: Sequence[Any], shape: Shape, at: int) -> Tensor:  # noqa: ARG001
+    """y = a - b."""
+    return unbroadcast(-g if at else g, shape)
+
+
+def times(g: Tensor, args: Sequence[Any], shape: Shape, at: int) -> Tensor:  # noqa: ARG001
+    """y = x c or c x with a constant c that broadcasts."""
+    return unbroadcast(g * args[1 - at], shape)
+
+
+def over(g: Tensor, args: Sequence[Any], shape: Shape, at: int) -> Tensor:  # noqa: ARG001
+    """y = x / c."""
+    return unbroadcast(g / args[1], shape)
+
+
+def right_product(g: Tensor, args: Sequence[Any], shape: Shape, at: int) -> Tensor | None:  # noqa: ARG001
+    """y = x C with a constant matrix C."""
+    return g @ args[1].mT if at == 0 and args[1].dim() == 2 and len(shape) >= 2 else None
+
+
+def batch_norm(g: Tensor, args: Sequence[Any], shape: Shape, at: int) -> Tensor:  # noqa: ARG001
+    """y = (x - mean) / sqrt(var + eps) * weight + bias at test time."""
+    scale, _ = batch_norm_affine(args)
+    return g * channelwise(scale, len(shape))
+
+
+def batch_norm_affine(args: Sequence[Any]) -> tuple[Tensor, Tensor]:
+    """Scale and shift of batch norm at test time: scale = weight / sqrt(var + eps), shift = bias - mean scale."""
+    _, weight, bias, mean, var, _, eps = args
+    scale = torch.rsqrt(var + eps)
+    scale = scale if weight is None else scale * weight
+    shift = -mean * scale
+    return scale, shift if bias is None else shift + bias
+
+
+def channelwise(values: Tensor, rank: int) -> Tensor:
+    """(C,) shaped to broadcast along axis 1 of a tensor of that rank."""
+    return values.reshape(-1, *[1] * (rank - 2))
+
+
+def convolution(dims: int, transposed: bool) -> Transpose:
+    """Convolutions: y = w * x + b, forward or transposed."""
+    defaults: list[Any] = [None, None, None, [1] * dims, [0] * dims]
+    defaults += [[0] * dims, 1, [1] * dims] if transposed else [[1] * dims, 1]
+
+    def transpose(g: Tensor, args: Sequence[Any], shape: Shape, at: int) -> Tensor:  # noqa: ARG001
+        full = [*args, *defaults[len(args) :]]
+        _, weight, _, stride, padding = full[:5]
+        out_pad, groups, dilation = full[5:] if transposed else ([0] * dims, full[6], full[5])
+        x = g.new_empty(shape)
+        lists = [[v] * dims if isinstance(v, int) else list(v) for v in (stride, padding, dilation, out_pad)]
+        lists = [v * dims if len(v) == 1 else v for v in lists]
+        stride, padding, dilation, out_pad = lists
+        return aten.convolution_backward(
+            g, x, weight, None, stride, padding, dilation, transposed, out_pad, groups, [True, False, False]
+        )[0]
+
+    return transpose
+
+
+def average_pool2d(g: Tensor, args: Sequence[Any], shape: Shape, at: int) -> Tensor:  # noqa: ARG001
+    """y = mean over each window."""
+    kernel, stride, padding, ceil, count_padding, divisor = [*args[1:], *[[], 0, False, True, None][len(args) - 2 :]]
+    pair = [[v, v] if isinstance(v, int) else list(v) for v in (kernel, stride, padding)]
+    return aten.avg_pool2d_backward(g, g.new_zeros(1).expand(shape), *pair, ceil, count_padding, divisor)
+
+
+def adaptive_average_pool2d(g: Tensor, args: Sequence[Any], shape: Shape, at: int) -> Tensor:  # noqa: ARG001
+    """y = mean over each adaptive window; the global mean spreads evenly."""
+    sizes = args[1]
+    if list([sizes] * 2 if isinstance(sizes, int) else sizes) == [1, 1]:
+        return (g / (shape[-1] * shape[-2])).expand(shape)
+    return aten._adaptive_avg_pool2d_backward(g, g.new_empty(shape))
+
+
+def total(g: Tensor, args: Sequence[Any], shape: Shape, at: int) -> Tensor:  # noqa: ARG001
+    """y = sum over dimensions."""
+    dims, keepdim = _dims(args, shape)
+    for d in [] if keepdim else sorted(dims):
+        g = g.unsqueeze(d)
+    return g.expand(shape)
+
+
+def mean(g: Tensor, args: Sequence[Any], shape: Shape, at: int) -> Tensor:  # noqa: ARG001
+    """y = mean over dimensions."""
+    dims, _ = _dims(args, shape)
+    return total(g, args, shape, at) / prod(shape[d] for d in dims)
+
+
+def _dims(args: Sequence[Any], shape: Shape) -> tuple[list[int], bool]:
+    dims = args[1] if len(args) > 1 else None
+    dims = [dims] if isinstance(dims, int) else list(dims or range(len(shape)))
+    return [d % len(shape) for d in dims], bool(args[2]) if len(args) > 2 else False
+
+
+def unbroadcast(g: Tensor, shape: Shape) -> Tensor:
+    """Sum a cotangent back to the shape of an operand that was broadcast."""
+    return g if g.shape == shape else g.sum_to_size(shape)
+
+
+def by_vjp(function: Callable[..., Tensor], g: Tensor, operands: Sequence[Tensor]) -> list[Tensor]:
+    """Adjoint of any operator that is linear in the operands, by differentiating that one operator."""
+    create_graph = torch.is_grad_enabled()
+    with torch.enable_grad():
+        live = [x.requires_grad_() for x in operands]
+        out = function(*live)
+        found = torch.autograd.grad(out, live, g, create_graph=create_graph, allow_unused=True)
+    return [torch.zeros_like(x) if d is None else d for d, x in zip(found, live, strict=True)]

@@ -1,0 +1,108 @@
+"""The findings: every number and array that a report shows, as plain values."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from maxaffine.types import Shape
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One spline operator and the number of distinct codes its units took on the measured inputs."""
+
+    name: str
+    op: str
+    pieces: int
+    units: int
+    shape: Shape
+    codes: int
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What the network returned: outputs f(x) and frozen biases b[x], both (N, K), and the labels (N,).
+
+    The template scores <A[x]_c, x> = f(x)_c - b[x]_c are ``outputs - biases``.
+    """
+
+    outputs: np.ndarray
+    biases: np.ndarray
+    labels: np.ndarray | None
+    layers: tuple[Layer, ...]
+    regions: int
+
+
+@dataclass(frozen=True)
+class Exactness:
+    """max |f(x') - (A[x] x' + b[x])| over ``points`` other points x' of the regions of ``rows`` inputs.
+
+    ``same`` of the points have the very code of their x; ``scale`` is max |f(x')|; ``on_walls`` inputs have no room.
+    """
+
+    points: int
+    rows: int
+    same: int
+    worst: float
+    scale: float
+    on_walls: int
+
+
+@dataclass(frozen=True)
+class Margins:
+    """Distance (N,) of inputs to the nearest wall of their region and the operator (N,) whose wall it is.
+
+    ``norms`` (N,) are the lengths of the inputs, to compare; a distance is infinite where there is no wall.
+    """
+
+    distances: np.ndarray
+    operators: tuple[str, ...]
+    norms: np.ndarray
+
+
+@dataclass(frozen=True)
+class Term:
+    """One output at one input: score = inner + bias with inner = <template, x>; template (*in)."""
+
+    output: int
+    score: float
+    inner: float
+    bias: float
+    template: np.ndarray
+
+
+@dataclass(frozen=True)
+class Example:
+    """One input shown: its row in the data, its values (*in), its label if there is one, its leading outputs."""
+
+    row: int
+    x: np.ndarray
+    label: int | None
+    terms: tuple[Term, ...]
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The nearest inputs of some queries by one operator's code: rows (Q, k) and distances (Q, k) of Eq. 15.
+
+    ``agreement`` is the share of inputs whose nearest other input has the same label, None without labels.
+    """
+
+    operator: str
+    queries: np.ndarray
+    rows: np.ndarray
+    distances: np.ndarray
+    agreement: float | None
+    compared: int
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Everything measured for one report."""
+
+    outputs: Outputs
+    exactness: Exactness
+    margins: Margins
+    examples: tuple[Example, ...]
+    neighbours: tuple[Neighbours, ...]
+    pool: int

@@ -1,0 +1,238 @@
+"""Measure a captured network on data: the numbers of a report, each within a stated amount of work."""
+
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+import maxaffine as ma
+from maxaffine.data import Dataset
+from maxaffine.errors import InputError
+from maxaffine.report.feed import Feed
+from maxaffine.report.findings import Example, Exactness, Findings, Layer, Margins, Neighbours, Outputs, Term
+
+Track = Callable[[Sequence, str], Iterable]  # (steps, what is done) -> the steps, with a progress bar
+SEED = 0
+OUTPUTS = 20  # matrix rows compared where a network has more outputs
+INSIDE = 0.9  # of the way to the nearest wall: surely another point, surely of the same region
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How many inputs each part of the report looks at."""
+
+    rows: int
+    margins: int
+    pool: int
+    points: int = 1000
+    examples: int = 6
+    queries: int = 4
+    neighbours: int = 8
+    depths: int = 5
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The network under report and the data it is fed with."""
+
+    spline: ma.Spline
+    data: Dataset
+    feed: Feed
+    like: torch.Tensor  # a tensor of the spline's dtype and device
+
+    def inputs(self, rows: np.ndarray | slice) -> torch.Tensor:
+        """Return the network inputs (n, *in) of some rows."""
+        return self.feed(self.data.inputs[rows]).to(self.like)
+
+    @property
+    def chunk(self) -> int:
+        """Rows at a time so that one chunk's hidden values stay near 64 MiB."""
+        return max(1, min(512, 2**26 // (8 * max(1, units(self.spline)))))
+
+
+def units(spline: ma.Spline) -> int:
+    """Return the number of spline units of the whole network."""
+    return sum(operator.units for operator in spline.operators)
+
+
+def budget(spline: ma.Spline, rows: int, margins: int | None = None) -> Budget:
+    """Choose how much to measure: less on networks with many units, where a margin costs a Jacobian of them."""
+    n = max(1, units(spline))
+    affordable = min(200, max(4, 400_000 // n)) if margins is None else margins
+    return Budget(rows=min(rows, 10_000), margins=min(rows, affordable), pool=min(rows, 1000, max(16, 2**27 // n)))
+
+
+def measure(subject: Subject, plan: Budget, track: Track) -> Findings:
+    """Measure everything a report shows.
+
+    Raises:
+        NotPiecewiseAffineError: the network is not piecewise affine up to its output.
+        InputError: labels that are no outputs of the network, or outputs that are not finite.
+    """
+    found = outputs(subject, plan, track)
+    rows = np.arange(plan.margins)
+    walls = margins(subject, rows, track)
+    exact = exactness(subject, rows, walls, plan.points, track)
+    shown = chosen(found, plan.examples)
+    examples = tuple(example(subject, row, found) for row in track(shown, "templates"))
+    return Findings(found, exact, walls, examples, neighbours(subject, plan, track), plan.pool)
+
+
+def outputs(subject: Subject, plan: Budget, track: Track) -> Outputs:
+    """Run the network: outputs, frozen biases b[x] = replay of the code of x at 0, distinct codes."""
+    spline, labels = subject.spline, subject.data.labels
+    values: list[torch.Tensor] = []
+    biases: list[torch.Tensor] = []
+    seen: dict[str, set[bytes]] = {operator.name: set() for operator in spline.operators}
+    whole: set[bytes] = set()
+    for rows in track(_chunks(plan.rows, subject.chunk), "outputs and codes"):
+        x = subject.inputs(rows)
+        code = spline.code(x)
+        values.append(spline(x).flatten(1))
+        biases.append(spline.replay(code, torch.zeros_like(x)).flatten(1))
+        whole.update(code.ids())
+        for name, digests in seen.items():
+            digests.update(_digests(code[name]))
+    f, b = _numpy(torch.cat(values)), _numpy(torch.cat(biases))
+    if not np.isfinite(f).all():
+        raise InputError(f"the network's output is NaN or infinite at row {int((~np.isfinite(f)).any(1).argmax())}")
+    if labels is not None and labels.dtype.kind == "i" and f.shape[1] > 1:
+        _check_classes(labels, f.shape[1])
+    layers = tuple(
+        Layer(op.name, op.op, op.pieces, op.units, tuple(op.shape), len(seen[op.name])) for op in spline.operators
+    )
+    return Outputs(f, b, None if labels is None else labels[: plan.rows], layers, len(whole))
+
+
+def margins(subject: Subject, rows: np.ndarray, track: Track) -> Margins:
+    """Return the Euclidean distance of each input to the nearest wall of its region, and whose wall it is."""
+    distances, names, norms = [], [], []
+    for row in track(_chunks(len(rows), 8), "distances to the walls"):
+        x = subject.inputs(rows[row])
+        values, operators, _ = ma.margin(subject.spline, x)
+        distances.append(_numpy(values))
+        names.extend(operators)
+        norms.append(_numpy(x.flatten(1).norm(dim=1)))
+    return Margins(np.concatenate(distances), tuple(names), np.concatenate(norms))
+
+
+def exactness(subject: Subject, rows: np.ndarray, walls: Margins, points: int, track: Track) -> Exactness:
+    """Compare f with the affine map of x at x' = x + 0.9 margin(x) u, u uniform on the unit sphere.
+
+    At x itself the comparison would prove nothing: b[x] could be f(x) - A[x] x of any matrix A. The matrix is
+    multiplied out (of a network with many outputs: its rows of the leading ones), not replayed.
+    """
+    generator = torch.Generator().manual_seed(SEED)
+    roomy = np.flatnonzero(walls.distances > 0)
+    reach = np.where(np.isfinite(walls.distances), INSIDE * walls.distances, 1 + walls.norms)
+    counts = np.bincount(np.resize(np.arange(len(roomy)), points), minlength=len(roomy)) if len(roomy) else []
+    trials = [(int(i), int(count)) for i, count in zip(roomy, counts, strict=True) if count]
+    worst, scale, same = 0.0, 0.0, 0
+    for i, count in track(trials, "exactness at other points"):
+        x = subject.inputs(rows[i : i + 1])
+        direction = torch.randn((count, *x.shape[1:]), generator=generator, dtype=torch.float64)
+        length = float(reach[i]) / direction.flatten(1).norm(dim=1).reshape(-1, *[1] * (x.ndim - 1))
+        other = x + (length * direction).to(x)
+        difference, size = _against_matrix(subject.spline, x, other)
+        worst, scale = max(worst, difference), max(scale, size)
+        same += int((subject.spline.code(other) == subject.spline.code(x)).sum())
+    return Exactness(sum(count for _, count in trials), len(trials), same, worst, scale, len(rows) - len(roomy))
+
+
+def _against_matrix(spline: ma.Spline, x: torch.Tensor, other: torch.Tensor) -> tuple[float, float]:
+    """Return max |f(x') - (A[x] x' + b[x])| and max |f(x')| over the points x' ``other`` for one x."""
+    leading = spline(x).flatten().argsort(descending=True)[:OUTPUTS].tolist()
+    local = spline.at(x)
+    matrix = local.rows(leading).reshape(len(leading), -1)
+    affine = other.flatten(1) @ matrix.T + local.b.flatten()[leading]
+    values = spline(other).flatten(1)[:, leading]
+    return float((values - affine).abs().max()), float(values.abs().max())
+
+
+def chosen(found: Outputs, count: int) -> list[int]:
+    """Choose inputs to show: with classes, first ones of different classes that come out right, and two mistakes."""
+    f, labels = found.outputs, found.labels
+    if labels is None or labels.dtype.kind != "i" or f.shape[1] < 2:
+        return list(range(min(count, len(f))))
+    right = f.argmax(1) == labels
+    wrong = [int(row) for row in np.flatnonzero(~right)[:2]]
+    _, firsts = np.unique(labels[right], return_index=True)
+    typical = sorted(int(row) for row in np.flatnonzero(right)[firsts])[: count - len(wrong)]
+    return typical + wrong
+
+
+def example(subject: Subject, row: int, found: Outputs) -> Example:
+    """Return one input with the templates A[x]_c of its leading outputs (and of its label)."""
+    x = subject.inputs(np.array([row]))
+    label = _label(subject.data, row)
+    shown = _leading(found.outputs[row], label)
+    local = subject.spline.at(x)
+    templates = local.rows(shown).reshape(len(shown), *x.shape[1:])
+    inner = (templates * x).flatten(1).sum(dim=1)
+    bias = local.b.flatten()[shown]
+    terms = tuple(
+        Term(c, float(found.outputs[row, c]), float(inner[i]), float(bias[i]), _numpy(templates[i]))
+        for i, c in enumerate(shown)
+    )
+    return Example(row, _numpy(x[0]), label, terms)
+
+
+def neighbours(subject: Subject, plan: Budget, track: Track) -> tuple[Neighbours, ...]:
+    """Find the nearest other inputs of some queries by the codes of operators of increasing depth."""
+    codes = [subject.spline.code(subject.inputs(rows)) for rows in _chunks(plan.pool, subject.chunk)]
+    labels = subject.data.labels
+    classes = labels[: plan.pool] if labels is not None and labels.dtype.kind == "i" else None
+    count = min(plan.neighbours, plan.pool - 1)
+    queries = _queries(plan, classes)
+    names = [operator.name for operator in subject.spline.operators]
+    depths = dict.fromkeys(names[i] for i in np.linspace(0, len(names) - 1, plan.depths).round().astype(int))
+    found = []
+    for name in track(list(depths) if count else [], "neighbours by code"):
+        compared = codes[0][: min(200, plan.pool)]
+        distance = _numpy(torch.cat([ma.pairwise_distance(compared, other, operators=[name]) for other in codes], 1))
+        np.fill_diagonal(distance, np.inf)  # an input is not its own neighbour
+        order = distance.argsort(axis=1, kind="stable")[:, :count]
+        agreement = None
+        if classes is not None:
+            agreement = float((classes[order[:, 0]] == classes[: len(order)]).mean())
+        nearest = np.take_along_axis(distance, order, axis=1)[queries]
+        found.append(Neighbours(name, queries, order[queries], nearest, agreement, len(order)))
+    return tuple(found)
+
+
+def _queries(plan: Budget, classes: np.ndarray | None) -> np.ndarray:
+    """Return the first rows of different classes, or simply the first rows."""
+    if classes is None:
+        return np.arange(min(plan.queries, plan.pool))
+    return np.sort(np.unique(classes[:200], return_index=True)[1])[: plan.queries]
+
+
+def _leading(scores: np.ndarray, label: int | None, count: int = 3) -> list[int]:
+    order = [int(c) for c in (-scores).argsort(kind="stable")]
+    leading = order[:count]
+    return leading if label is None or label in leading else [*leading[:-1], label]
+
+
+def _label(data: Dataset, row: int) -> int | None:
+    return int(data.labels[row]) if data.labels is not None and data.labels.dtype.kind == "i" else None
+
+
+def _check_classes(labels: np.ndarray, outputs: int) -> None:
+    if labels.min() < 0 or labels.max() >= outputs:
+        raise InputError(f"labels from {labels.min()} to {labels.max()} for a network of {outputs} outputs")
+
+
+def _chunks(rows: int, size: int) -> list[slice]:
+    return [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
+
+
+def _digests(code: torch.Tensor) -> list[bytes]:
+    rows = code.flatten(1).cpu().numpy()
+    return [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in rows]
+
+
+def _numpy(values: torch.Tensor) -> np.ndarray:
+    return values.detach().cpu().to(torch.float64).numpy()
