@@ -1,0 +1,95 @@
+"""Smooth scalar functions: where they bend, which lines they approach, and where samples are needed."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from maxaffine.errors import InputError
+
+Function = Callable[[Tensor], Tensor]
+Line = tuple[float, float]
+"""Slope and offset."""
+
+SAMPLES_PER_PIECE = 128
+
+
+@dataclass(frozen=True)
+class Smooth:
+    """A smooth activation: the interval where it bends, and the lines that it approaches on both sides of it.
+
+    Beyond the interval f minus its tail must be monotone and go to 0.
+    """
+
+    f: Function
+    interval: tuple[float, float]
+    tails: tuple[Line, Line] | None
+
+
+ZERO, ONE, IDENTITY = (0.0, 0.0), (0.0, 1.0), (1.0, 0.0)
+SMOOTH = {
+    "sigmoid": Smooth(torch.sigmoid, (-25, 25), (ZERO, ONE)),
+    "tanh": Smooth(torch.tanh, (-14, 14), ((0.0, -1.0), ONE)),
+    "gelu": Smooth(F.gelu, (-8, 8), (ZERO, IDENTITY)),
+    "gelu_tanh": Smooth(lambda x: F.gelu(x, approximate="tanh"), (-8, 8), (ZERO, IDENTITY)),
+    "silu": Smooth(F.silu, (-28, 28), (ZERO, IDENTITY)),
+    "softplus": Smooth(F.softplus, (-25, 25), (ZERO, IDENTITY)),
+    "logsigmoid": Smooth(F.logsigmoid, (-25, 25), (IDENTITY, ZERO)),
+    "elu": Smooth(F.elu, (-25, 1), ((0.0, -1.0), IDENTITY)),
+    "mish": Smooth(F.mish, (-28, 28), (ZERO, IDENTITY)),
+    "erf": Smooth(torch.erf, (-6, 6), ((0.0, -1.0), ONE)),
+}
+"""Smooth activations by name, as torch computes them (its softplus is x itself above 20)."""
+
+
+def resolve(
+    f: Function | str, interval: tuple[float, float] | None, tails: tuple[Line, Line] | None
+) -> Smooth:
+    """The function with its interval and tails, checked."""
+    if isinstance(f, str):
+        if f not in SMOOTH:
+            raise InputError(f"approximate: {f!r} is unknown: give one of {', '.join(SMOOTH)}, or a function")
+        target = SMOOTH[f] if interval is None else Smooth(SMOOTH[f].f, interval, tails)
+    elif interval is None or not interval[0] < interval[1]:
+        raise InputError(f"approximate: interval={interval}: give (low, high) with low < high")
+    else:
+        target = Smooth(f, interval, tails)
+    ends = torch.tensor(target.interval, dtype=torch.float64)
+    beyond = torch.exp2(torch.arange(-6, 20, dtype=torch.float64)) * (ends[1] - ends[0])
+    for end, sign, tail in zip(ends, (-1, 1), target.tails or (), strict=False):
+        x = torch.cat([end[None], end + sign * beyond])
+        gap = (target.f(x) - (tail[0] * x + tail[1])).abs()
+        if not (gap.diff() <= 1e-15 * (1 + x[1:].abs())).all():
+            raise InputError(
+                f"approximate: f does not approach its tail {tail} steadily beyond {end.item():g}"
+            )
+    return target
+
+
+def derivative(f: Function, x: Tensor) -> Tensor:
+    """f'(x) by autograd."""
+    x = x.detach().clone().requires_grad_()
+    (slope,) = torch.autograd.grad(f(x).sum(), x)
+    if not slope.isfinite().all():
+        raise InputError("approximate: f or its derivative is not finite on the interval: give a smaller one")
+    return slope
+
+
+def bends(target: Smooth) -> tuple[Tensor, Tensor]:
+    """A first sampling x (P,) and sqrt(|f''|) dx of its cells (P - 1,), the density of the knots."""
+    x = torch.linspace(*target.interval, 20001, dtype=torch.float64)
+    return x, (derivative(target.f, x).diff().abs() * x.diff()).sqrt()
+
+
+def samples(target: Smooth, pieces: int) -> Tensor:
+    """Abscissas of the tube: about SAMPLES_PER_PIECE in each piece to come, a tenth of them evenly spread."""
+    x, bend = bends(target)
+    share = 0.9 * bend / bend.sum().clamp(min=1e-300) + 0.1 / len(bend)
+    filled = torch.cat([share.new_zeros(1), share.cumsum(0)])
+    even = np.linspace(0, float(filled[-1]), SAMPLES_PER_PIECE * pieces)
+    found = torch.from_numpy(np.interp(even, filled.numpy(), x.numpy()))
+    found[0], found[-1] = x[0], x[-1]
+    return found
