@@ -1,0 +1,301 @@
+"""The front door: what is refused and how, what runs without maps, and that nothing of the user's changes."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Callable
+
+import laws
+import pytest
+import torch
+from net import Of, example_of, inputs_of, model_of
+from nets import NETS
+from refused import AT_CAPTURE, WITHOUT_MAPS, Refusal, Runs, with_middle
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import maxaffine as ma
+
+BY_NAME = {net.name: net for net in NETS}
+X = torch.randn(5, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def one_line(error: pytest.ExceptionInfo[BaseException]) -> str:
+    """The message of an error, which must be one line."""
+    message = str(error.value)
+    assert message and "\n" not in message
+    return message
+
+
+def mlp(dtype: torch.dtype = torch.float64) -> nn.Module:
+    return model_of(BY_NAME["mlp"], dtype)
+
+
+# ---- refused at capture ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", AT_CAPTURE, ids=lambda case: case.name)
+def test_refused_at_capture(case: Refusal, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ma.errors.CaptureError) as error:
+        ma.Spline(case.build(), torch.randn(1, *case.shape, generator=torch.Generator().manual_seed(1)))
+    message = one_line(error)
+    assert all(word in message for word in case.words), message
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_refused(dtype: torch.dtype) -> None:
+    with pytest.raises(ma.errors.MaxaffineError) as error:
+        ma.Spline(mlp(dtype), X[:1].to(dtype))
+    assert "torch.float32" in one_line(error) and str(dtype) in one_line(error)
+
+
+def test_train_mode_without_a_module_that_minds_is_accepted() -> None:
+    model = mlp().train()
+    laws.assert_exact(ma.Spline(model, X[:1]), model, X)
+    assert model.training
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 7])
+def test_an_example_of_any_number_of_rows(rows: int) -> None:
+    model = mlp()
+    laws.assert_exact(ma.Spline(model, X.repeat(2, 1)[:rows]), model, X)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"until": "4.5"}, ("4.5",)),
+        ({"over": "nothing"}, ("nothing",)),
+        ({"select": "logits"}, ("logits",)),
+        ({"over": 3}, ("3",)),
+    ],
+    ids=lambda value: str(value),
+)
+def test_wrong_names_in_the_call_are_said(options: dict, words: tuple[str, ...]) -> None:
+    with pytest.raises(ma.errors.MaxaffineError) as error:
+        ma.Spline(mlp(), X[:1], **options)
+    assert all(word in one_line(error) for word in words)
+
+
+def test_a_structured_output_needs_select() -> None:
+    with pytest.raises(ma.errors.MaxaffineError, match="select") as error:
+        ma.Spline(model_of(BY_NAME["dict_output"]), X[:1])
+    one_line(error)
+
+
+@pytest.mark.parametrize("example", [torch.zeros(0, 4), torch.zeros(()), torch.zeros(1, 4, dtype=torch.long)])
+def test_examples_that_cannot_be(example: Tensor) -> None:
+    with pytest.raises(ma.errors.MaxaffineError) as error:
+        ma.Spline(mlp(torch.float32), example)
+    one_line(error)
+
+
+# ---- runs, but has no maps -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", WITHOUT_MAPS, ids=lambda case: case.name)
+def test_runs_but_maps_are_refused(case: Runs) -> None:
+    model = with_middle(case)
+    spline = ma.Spline(model, X[:1])
+    laws.assert_exact(spline, model, X)
+    asked: list[Callable[[], object]] = [
+        lambda: spline.at(X),
+        lambda: spline.code(X),
+        lambda: spline.region(X[0]),
+        lambda: ma.margin(spline, X),
+    ]
+    for ask in asked:
+        with pytest.raises(ma.errors.NotPiecewiseAffineError) as error:
+            ask()
+        message = one_line(error)
+        assert case.word in message and "middle" in message, message
+        assert re.search(r"until=['\"]a(\.2)?['\"]", message), message
+
+
+@pytest.mark.parametrize("case", WITHOUT_MAPS[:3], ids=lambda case: case.name)
+def test_the_advice_to_cut_is_right(case: Runs) -> None:
+    model = with_middle(case)
+    with pytest.raises(ma.errors.NotPiecewiseAffineError) as error:
+        ma.Spline(model, X[:1]).at(X)
+    until = re.search(r"until=['\"]([\w.]+)['\"]", str(error.value))
+    assert until is not None
+    cut = ma.Spline(model, X[:1], until=until[1])
+    laws.assert_exact(cut, model.a, X)
+    laws.assert_frozen(cut, model.a, X)
+
+
+def test_what_does_not_depend_on_a_smooth_operation_is_given() -> None:
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3), nn.Softmax(1)).double().eval()
+    spline = ma.Spline(model, X[:1])
+    pre = model[0](X).detach()
+    assert bool((spline.code(X)["1"] == (pre > 0)).all())
+    laws.assert_close(spline.at(X, output="1")(X), pre)
+    with pytest.raises(ma.errors.NotPiecewiseAffineError, match="until='2'"):
+        spline.at(X)
+
+
+# ---- wrong inputs ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("x", "words"),
+    [
+        (torch.zeros(2, 5, dtype=torch.float64), ("(2, 5)",)),
+        (torch.zeros(4, dtype=torch.float64), ("(4,)",)),
+        (torch.zeros(2, 4), ("float32", "float64", ".to(")),
+        (torch.zeros(2, 4, dtype=torch.float16), ("float16", ".to(torch.float32)")),
+        (torch.zeros(2, 4, dtype=torch.long), ("int64",)),
+        (torch.zeros(0, 4, dtype=torch.float64), ("(0, 4)",)),
+        (torch.full((2, 4), torch.nan, dtype=torch.float64), ("nan",)),
+        (torch.full((2, 4), torch.inf, dtype=torch.float64), ("inf",)),
+    ],
+    ids=["width", "no_batch", "float32", "float16", "integers", "empty", "nan", "inf"],
+)
+@pytest.mark.parametrize("ask", ["run", "code", "at", "replay"])
+def test_wrong_inputs(x: Tensor, words: tuple[str, ...], ask: str) -> None:
+    spline = ma.Spline(mlp(), X[:1])
+    code = spline.code(X[:2])
+    call = {"run": spline, "code": spline.code, "at": spline.at, "replay": lambda z: spline.replay(code, z)}[
+        ask
+    ]
+    with pytest.raises(ma.errors.InputError) as error:
+        call(x)
+    assert all(word in one_line(error).lower() for word in words), str(error.value)
+
+
+@pytest.mark.parametrize("point", [X[:1], torch.zeros(5, dtype=torch.float64), torch.zeros(4)])
+def test_a_region_is_of_one_point(point: Tensor) -> None:
+    with pytest.raises(ma.errors.InputError) as error:
+        ma.Spline(mlp(), X[:1]).region(point)
+    one_line(error)
+
+
+def test_names_of_operators_that_are_not_there() -> None:
+    spline = ma.Spline(mlp(), X[:1])
+    for ask in (
+        lambda: spline.at(X, output="act"),
+        lambda: spline.at(X, input="act"),
+        lambda: spline.code(X)["act"],
+    ):
+        with pytest.raises(ma.errors.InputError) as error:
+            ask()
+        assert "'act'" in one_line(error) and "'1'" in one_line(error)
+
+
+def test_a_model_moved_after_capture_is_said() -> None:
+    model = mlp()
+    spline = ma.Spline(model, X[:1])
+    model.float()
+    for ask in (spline, spline.code, spline.at):
+        with pytest.raises(ma.errors.MaxaffineError) as error:
+            ask(X)
+        assert "float32" in one_line(error)
+    model.double()
+    assert torch.equal(spline(X), model(X))
+
+
+# ---- nothing of the user's changes -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("net", NETS, ids=lambda net: net.name)
+def test_the_model_is_not_touched(net) -> None:
+    model = model_of(net)
+    state, modes = copy.deepcopy(model.state_dict()), [m.training for m in model.modules()]
+    hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()]
+    parts, random = [id(m) for m in model.modules()], torch.get_rng_state()
+    example, x = example_of(net), inputs_of(net, 2)
+    kept_example, kept_x = copy.deepcopy(example), x.clone()
+    spline = ma.Spline(model, example, **net.options)
+    spline(x), spline.code(x), spline.at(x).A, spline.replay(spline.code(x), x)
+    spline.to(torch.float32)(x.float())
+    assert modes == [m.training for m in model.modules()]
+    assert parts == [id(m) for m in model.modules()]
+    assert hooks == [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()]
+    assert state.keys() == model.state_dict().keys()
+    assert all(torch.equal(state[k], v) and state[k].dtype == v.dtype for k, v in model.state_dict().items())
+    assert torch.equal(random, torch.get_rng_state())
+    assert torch.equal(x, kept_x) and same(example, kept_example)
+    assert all(p.grad is None for p in model.parameters())
+
+
+def same(a: object, b: object) -> bool:
+    """Two examples (a tensor, a tuple or a dict of tensors) are equal."""
+    flat_a, flat_b = torch.utils._pytree.tree_leaves(a), torch.utils._pytree.tree_leaves(b)
+    return all(torch.equal(p, q) for p, q in zip(flat_a, flat_b, strict=True))
+
+
+def test_a_spline_follows_the_training_of_its_model() -> None:
+    model = mlp()
+    spline, copied = ma.Spline(model, X[:1]), ma.Spline(model, X[:1]).to(torch.float32)
+    before = copied(X.float())
+    optimiser = torch.optim.SGD(model.parameters(), 0.1)
+    model(X).square().sum().backward()
+    optimiser.step()
+    laws.assert_exact(spline, model, X)
+    laws.assert_frozen(spline, model, X)
+    model[0].weight = nn.Parameter(torch.randn_like(model[0].weight))
+    laws.assert_exact(spline, model, X)
+    model.load_state_dict({k: torch.randn_like(v) for k, v in model.state_dict().items()}, assign=True)
+    laws.assert_exact(spline, model, X)
+    laws.assert_jacobian(spline, model, X)
+    assert torch.equal(copied(X.float()), before)
+
+
+def test_float_inside_a_network_of_float32() -> None:
+    """x.float() in the forward is the identity there; the converted spline keeps all its digits."""
+
+    def forward(m: Of, x: Tensor) -> Tensor:
+        return m.b(F.relu(m.a(x.float())).float())
+
+    model = Of(forward, a=nn.Linear(4, 6), b=nn.Linear(6, 2)).eval()
+    spline = ma.Spline(model, X[:1].float())
+    laws.assert_exact(spline, model, X.float(), 1e-6)
+    wide = copy.deepcopy(model).double()
+    laws.assert_exact(spline.to(torch.float64), lambda x: wide.b(F.relu(wide.a(x))), X)
+
+
+def test_gradients_reach_the_weights_only_when_asked() -> None:
+    model = mlp()
+    spline = ma.Spline(model, X[:1])
+    assert not spline.at(X).A.requires_grad
+    spline.at(X, create_graph=True).A.square().sum().backward()
+    found = [p.grad.clone() for p in (model[0].weight, model[2].weight, model[4].weight)]
+    twin = mlp()
+    jacobian = torch.vmap(torch.func.jacrev(lambda x: twin(x)))(X)
+    jacobian.square().sum().backward()
+    for gradient, layer in zip(found, (twin[0], twin[2], twin[4]), strict=True):
+        laws.assert_close(gradient, layer.weight.grad)
+
+
+def test_hooks_of_the_user_are_part_of_the_model() -> None:
+    model = mlp()
+    model[2].register_forward_hook(lambda _module, _inputs, output: output * 2)
+    laws.assert_exact(ma.Spline(model, X[:1]), model, X)
+
+
+NAMES = {
+    "mlp": ["1", "3"],
+    "reused": ["act", "act@1"],
+    "cnn": ["2", "3", "6"],
+    "ramp_relu": ["1", "1@1"],
+    "grouped": ["1", "3"],
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_of_operators_are_frozen(name: str) -> None:
+    net = BY_NAME[name]
+    assert [o.name for o in ma.Spline(model_of(net), example_of(net), **net.options).operators] == NAMES[name]
+
+
+def test_names_of_functional_calls_are_frozen() -> None:
+    def forward(m: Of, x: Tensor) -> Tensor:
+        y = F.relu(m.a(x))
+        return torch.relu(m.block(y)).abs()
+
+    block = Of(lambda m, x: F.relu(F.relu(m.a(x)) - 1), a=nn.Linear(4, 4))
+    model = Of(forward, a=nn.Linear(4, 4), block=block).double().eval()
+    names = [o.name for o in ma.Spline(model, X[:1]).operators]
+    assert names == ["relu", "block.relu", "block.relu@1", "relu@1", "abs"]

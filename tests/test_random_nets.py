@@ -1,0 +1,40 @@
+"""The laws on drawn architectures: 50 in the suite, 500 with --hypothesis-profile=nightly."""
+
+from __future__ import annotations
+
+import laws
+import torch
+from hypothesis import event, given
+from strategies import Drawn, networks
+
+import maxaffine as ma
+
+WITH_TRUTH = (
+    laws.assert_exact,
+    laws.assert_complete,
+    laws.assert_frozen,
+    laws.assert_replay,
+    laws.assert_jacobian,
+)
+ALONE = (
+    laws.assert_products,
+    laws.assert_region,
+    laws.assert_walls,
+    laws.assert_margin,
+    laws.assert_distance,
+)
+
+
+@given(networks())
+def test_laws_on_a_drawn_network(drawn: Drawn) -> None:
+    x = torch.randn(2, *drawn.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    spline = ma.Spline(drawn.model, x[:1])
+    event(f"{len(spline.operators)} operators")
+
+    def truth(z: torch.Tensor) -> torch.Tensor:
+        return drawn.model(z.clone())
+
+    for law in WITH_TRUTH:
+        law(spline, truth, x)
+    for law in ALONE:
+        law(spline, x)
