@@ -7,7 +7,7 @@
 ['tensor', 'tensor', 'input', 'aten.linear.default', 'aten.relu.default']
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +18,8 @@ from torch.utils import _pytree as pytree
 from maxaffine.capture import checks, cut
 from maxaffine.capture.example import ROWS, Inputs, arrange
 from maxaffine.capture.export import export
-from maxaffine.capture.lower import Lowered, Lowering, Source, labelled
-from maxaffine.errors import CaptureError
+from maxaffine.capture.lower import Fixed, Lowered, Lowering, Source, labelled
+from maxaffine.errors import CaptureError, InputError
 from maxaffine.program.graph import Graph
 from maxaffine.program.plan import Plan
 
@@ -32,6 +32,27 @@ class Captured:
     sources: tuple[Source, ...]
     dtype: torch.dtype
     device: torch.device
+    source_dtypes: tuple[torch.dtype, ...] = ()
+
+    def converted(self, target: torch.dtype | torch.device | str) -> "Captured":
+        """A copy in another dtype or on another device, with tensors of its own. Raises InputError for half precision."""
+        dtype = target if isinstance(target, torch.dtype) else self.dtype
+        if not dtype.is_floating_point or dtype.itemsize < 4:
+            raise InputError(f"a spline cannot compute in {dtype}: its codes would not be exact; use torch.float32 or torch.float64")
+        device = self.device if isinstance(target, torch.dtype) else torch.device(target)
+        copies = tuple(Fixed(_converted(s.read().detach(), self.dtype, dtype, device)) for s in self.sources)
+        return captured(self.graph, copies, dtype, device)
+
+
+def captured(graph: Graph, sources: tuple[Source, ...], dtype: torch.dtype, device: torch.device) -> Captured:
+    """Remember the dtype of every source, so that a model moved later is noticed."""
+    kinds = tuple(source.read().dtype for source in sources)
+    return Captured(graph, sources, dtype, device, kinds)
+
+
+def _converted(tensor: Tensor, old: torch.dtype, new: torch.dtype, device: torch.device) -> Tensor:
+    kind = new if tensor.dtype == old else tensor.dtype
+    return tensor.to(device=device, dtype=kind, copy=True)
 
 
 def capture_module(
@@ -74,7 +95,7 @@ def _finish(
         start = _start_value(lowered, tensors, graph, inputs)
         graph = checks.with_layouts(graph, tensors, start)
         checks.check_rows(Plan(graph), tensors, start)
-    return Captured(graph, lowered.sources, dtype, start.device)
+    return captured(graph, lowered.sources, dtype, start.device)
 
 
 def _path(until: str | None, names: dict[str, str]) -> str | None:
@@ -136,5 +157,3 @@ def _start_value(lowered: Lowered, tensors: list[Tensor], graph: Graph, inputs: 
     env = plan.constants(tensors, ROWS, torch.get_default_dtype(), x.device)
     return plan.run(env, x, torch.get_default_dtype(), ROWS)[graph.input]
 
-
-Reader = Callable[[], Tensor]

@@ -252,7 +252,7 @@ def _base_name(node: Node, names: dict[str, str], classes: dict[str, type], rena
         return names[node.module]
     kind = classes.get(node.module, nn.Module).__module__
     own = node.op.startswith("module.") or kind in ("torch.nn.modules.activation", "torch.nn.modules.pooling")
-    if own:
+    if own and node.module:
         return node.module
     word = rename.get(node.op, node.op.split(".")[1]).strip("_")
     return f"{node.module}.{word}" if node.module else word

@@ -10,7 +10,7 @@ from torch import Tensor
 from maxaffine.operators.registry import Spline1, Spline2
 from maxaffine.program.graph import Graph, Layout
 from maxaffine.program.links import BATCH_NORM, FOLDABLE, AffineLink, Link, SplineLink, affine_link, fold_batch_norm
-from maxaffine.program.plan import Plan, Step, operator_of
+from maxaffine.program.plan import Plan, Step, operand_count, operator_of
 
 
 @dataclass(frozen=True)
@@ -194,8 +194,8 @@ def _values(step: Step, env: list[Any]) -> list[Any]:
 def _spline_link(plan: Plan, step: Step, env: list[Any], codes: Codes, dtype: torch.dtype) -> SplineLink:
     graph = plan.graph
     operands = [graph.nodes[j] for place, j in step.node.operands() if len(place) == 1]
-    operands = operands[: 2 if type(step.rule) is Spline2 else 1]
-    operator = operator_of(step, _values(step, env), operands[0].shape)
+    operands = operands[: operand_count(step)]
+    operator = operator_of(plan, step, _values(step, env))
     layout = _layout(graph, step.out)
     code = codes.pieces[step.out]
     frozen = operator.freeze(layout.from_rows(code), dtype)

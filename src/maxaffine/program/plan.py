@@ -85,8 +85,11 @@ class Step:
 class Plan:
     """The steps from node `start` to the nodes `ends`, and the constants they need."""
 
-    def __init__(self, graph: Graph, ends: Sequence[int] | None = None, start: int | None = None) -> None:
+    def __init__(
+        self, graph: Graph, ends: Sequence[int] | None = None, start: int | None = None, keep: Sequence[int] | None = None
+    ) -> None:
         self.graph = graph
+        self.operators: dict[int, registry.SplineOperator] = {}
         self.start = graph.input if start is None else start
         self.ends = tuple([graph.output] if ends is None else ends)
         live, needed = graph.live(self.start), graph.needed(list(self.ends), self.start)
@@ -97,8 +100,12 @@ class Plan:
         self.fixed = [i for i in range(len(graph.nodes)) if needed[i] and fixed[i] and not varying[i]]
         self.static = self._static(graph)
         steps = [_step(graph, i, live) for i in used if live[i] and i != self.start]
-        self.steps = _liveness(steps, {*self.ends, *self.fixed, *self.held})
+        self.kept = self.ends if keep is None else tuple(keep)
+        self.steps = _liveness(steps, {*self.kept, *self.fixed, *self.held})
         self.functions = {i: function_of(graph.nodes[i].op) for i in self.fixed if "." in graph.nodes[i].op}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Plan, (self.graph, self.ends, self.start, self.kept)
 
     def _feeds(self, i: int, live: list[bool], needed: list[bool]) -> bool:
         return i in self.ends or any(live[j] and needed[j] for j in self.graph.users()[i])
@@ -204,6 +211,7 @@ def _liveness(steps: list[Step], kept: set[int]) -> list[Step]:
     """Give every step the slots that nobody reads after it, and number the spline operators."""
     last: dict[int, int] = {}
     for n, step in enumerate(steps):
+        last[step.out] = n
         for _, j in step.live:
             last[j] = n
     count = 0
@@ -218,9 +226,21 @@ def _liveness(steps: list[Step], kept: set[int]) -> list[Step]:
     return finished
 
 
-def operator_of(step: Step, arguments: Sequence[Any], shape: Sequence[Any]) -> registry.SplineOperator:
-    """The spline operator of a step, built for its operand's shape and its constant arguments."""
+def operator_of(plan: Plan, step: Step, arguments: Sequence[Any]) -> registry.SplineOperator:
+    """The spline operator of a step, built for its operand's shape and its constant arguments (once if these are numbers)."""
+    if step.out in plan.operators:
+        return plan.operators[step.out]
+    operand = next(j for _, j in step.node.operands())
     if type(step.rule) is Spline2:
-        return step.rule.operator
-    assert type(step.rule) is Spline1
-    return step.rule.build(shape_of(shape), *arguments[1:], **step.kwargs)
+        operator = step.rule.operator
+    else:
+        assert type(step.rule) is Spline1
+        operator = step.rule.build(shape_of(plan.graph.nodes[operand].shape), *arguments[1:], **step.kwargs)
+    if type(step.rule) is Spline2 or len(list(step.node.operands())) == 1:
+        plan.operators[step.out] = operator
+    return operator
+
+
+def operand_count(step: Step) -> int:
+    """How many operands a spline step has."""
+    return 2 if type(step.rule) is Spline2 else 1

@@ -1,0 +1,19 @@
+"""maxaffine: a trained network as what it mathematically is, a composition of max-affine spline operators.
+
+>>> import torch, maxaffine as ma
+>>> net = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3)).double()
+>>> x = torch.randn(5, 2, dtype=torch.float64)
+>>> f = ma.Spline(net, x).at(x)
+>>> bool(((f.A @ x[..., None])[..., 0] + f.b - net(x)).abs().max() < 1e-12)
+True
+"""
+
+from maxaffine import errors
+from maxaffine.affine import AffineMap
+from maxaffine.code import Code, distance, pairwise_distance
+from maxaffine.margins import margin
+from maxaffine.polytope import Region
+from maxaffine.spline import Spline
+
+__version__ = "0.1.0"
+__all__ = ["AffineMap", "Code", "Region", "Spline", "distance", "errors", "margin", "pairwise_distance"]

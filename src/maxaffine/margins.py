@@ -1,0 +1,50 @@
+"""Distances to the nearest wall for batches and big networks: the whole matrix of a region is never held."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from maxaffine.errors import MemoryBudgetError
+from maxaffine.polytope import dual_exponent
+from maxaffine.program.local import CACHED_ROWS
+from maxaffine.program.walls import nearest, wall_norms
+from maxaffine.spline import Spline, walls_of
+
+
+class Margin(NamedTuple):
+    """For N inputs: distance to the nearest wall (N,) float64, and that wall's operator and flat unit ("" and -1: none)."""
+
+    values: Tensor
+    operators: list[str]
+    units: Tensor
+
+
+def margin(spline: Spline, x: Tensor, norm: float = 2, memory: int | None = None) -> Margin:
+    """Distance from each input to the nearest wall of its region, in float64.
+
+        margin(x) = min_k w_k(x) / |grad w_k|_dual      over the walls w_k >= 0 of all spline operators
+
+    Inside the open ball of that radius the network is one affine map. x: (N, *in). norm: 1, 2, inf or any p >= 1.
+    memory: bytes that the accumulated norms of one chunk may take. Raises NotPiecewiseAffineError, InputError,
+    MemoryBudgetError. Source: Lee et al. 2019, arXiv 1907.03207.
+
+    >>> import torch, maxaffine as ma
+    >>> spline = ma.Spline(torch.nn.ReLU(), torch.zeros(1, 2))
+    >>> found = ma.margin(spline, torch.tensor([[3.0, -4.0]]))
+    >>> found.values.item(), found.operators, found.units.tolist()
+    (3.0, ['relu'], [0])
+    """
+    dual = dual_exponent(norm)
+    double = spline if spline.dtype == torch.float64 else spline.to(torch.float64)
+    points = x if x.dtype == torch.float64 or x.dtype != spline.dtype else x.to(torch.float64)
+    local = walls_of(double, points)
+    walls = sum(o.units * (o.pieces if "max" in o.op or "min" in o.op else 2) for o in spline.operators) * 16
+    if memory is not None and walls > memory:
+        raise MemoryBudgetError(f"the walls of one input take {walls / 2**20:.0f} MiB, the budget is {memory / 2**20:.0f} MiB")
+    rows: list[tuple[float, str, int]] = []
+    copies = max(1, min(points[0].numel(), CACHED_ROWS // local.row_bytes))
+    for chunk in local.chunks(copies, 2 * CACHED_ROWS):
+        rows += nearest(wall_norms(local, chunk, points[chunk], dual), chunk.stop - chunk.start)
+    values = torch.tensor([r[0] for r in rows], dtype=torch.float64)
+    return Margin(values, [r[1] for r in rows], torch.tensor([r[2] for r in rows], dtype=torch.long))
