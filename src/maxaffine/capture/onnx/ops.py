@@ -1,4 +1,4 @@
-"""The table of ONNX operators: for each the function that runs it, and how its inputs and axes are to be read."""
+"""The table of ONNX operators: for each the function that runs it, and how its inputs and axes are read."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -14,17 +14,24 @@ from . import ops_shape as shape
 from . import ops_window as window
 
 ALL = "all"  # an absent list of axes means all of them
+NUMBERS = frozenset(
+    {"axis", "k", "max", "min", "ratio", "training_mode", "value"}
+)  # constant inputs of one element
 
 
 @dataclass(frozen=True)
 class Rule:
     """How one ONNX operator runs: `run(*tensors, **constants, **attributes)`.
 
-    The first `tensors` inputs are tensors (None: all), those after them, called by the names in `static`, must be
-    known when the file is read and arrive as Python numbers and lists. The parameters in `axes` are axes of the first
-    input (with the default to take when absent); they are counted from the right before `run` sees them. An operator
-    that computes along an axis may not do so along the batch, one that `moves` elements may. With `target`, the
-    operator is a view: `target(sizes of the input, ...)` are the sizes of the result, `run` brings it there.
+    The first `tensors` inputs are tensors (None: all); those after them, named in `static`, must be known when
+    the file is read and arrive as Python numbers and lists.
+    `axes`: the parameters that are axes of the first input, with the default to take when absent; they are
+    counted from the right before `run` sees them. No axis may be the batch, unless the operator only `moves`.
+    `made`: only from constants, never part of the running graph.
+    `target`: the operator is a view; `target(sizes of the input, ...)` are the sizes that `run` gives it.
+    `statistics`: the tensors that training does not change.
+    `spread`: constant tensors do not broadcast over the batch by themselves.
+    `ignored`: attributes and inputs without effect on the first output in inference.
     """
 
     run: Callable[..., Any]
@@ -32,12 +39,18 @@ class Rule:
     static: tuple[str, ...] = ()
     axes: Mapping[str, Any] = field(default_factory=dict)
     moves: bool = False
-    made: bool = False  # only from constants: never part of the running graph
+    made: bool = False
     target: Callable[..., list[int]] | None = None
+    statistics: tuple[int, ...] = ()
+    spread: bool = False
+    ignored: tuple[str, ...] = ()
 
     def unknown(self, attributes: Mapping[str, Any]) -> list[str]:
         """The attributes that the function does not take."""
-        return sorted(set(attributes) - set(inspect.signature(self.target or self.run).parameters))
+        try:
+            return sorted(set(attributes) - set(inspect.signature(self.target or self.run).parameters))
+        except ValueError:  # a torch builtin: takes tensors only
+            return sorted(attributes)
 
 
 def _view(target: Callable[..., list[int]], *static: str, run: Callable[..., Any] = shape.view) -> Rule:
@@ -55,15 +68,16 @@ def _along(run: Callable[..., Any], axis: int, *static: str) -> Rule:
 UNARY: dict[str, Callable[..., Any]] = {
     "Abs": torch.abs, "Neg": torch.neg, "Sqrt": torch.sqrt, "Reciprocal": torch.reciprocal, "Exp": torch.exp,
     "Log": torch.log, "Sign": torch.sign, "Floor": torch.floor, "Ceil": torch.ceil, "Round": torch.round,
-    "Sin": torch.sin, "Cos": torch.cos, "Tan": torch.tan, "Asin": torch.asin, "Acos": torch.acos, "Atan": torch.atan,
-    "Sinh": torch.sinh, "Cosh": torch.cosh, "Asinh": torch.asinh, "Acosh": torch.acosh, "Atanh": torch.atanh,
-    "Erf": torch.erf, "Relu": torch.relu, "Sigmoid": torch.sigmoid, "Tanh": torch.tanh, "Softplus": F.softplus,
-    "Softsign": F.softsign, "HardSwish": F.hardswish, "Mish": F.mish, "IsNaN": torch.isnan, "IsInf": torch.isinf,
-    "Not": torch.logical_not,
+    "Sin": torch.sin, "Cos": torch.cos, "Tan": torch.tan, "Asin": torch.asin, "Acos": torch.acos,
+    "Atan": torch.atan, "Sinh": torch.sinh, "Cosh": torch.cosh, "Asinh": torch.asinh, "Acosh": torch.acosh,
+    "Atanh": torch.atanh, "Erf": torch.erf, "Relu": torch.relu, "Sigmoid": torch.sigmoid, "Tanh": torch.tanh,
+    "Softplus": F.softplus, "Softsign": F.softsign, "HardSwish": F.hardswish, "Mish": F.mish,
+    "IsNaN": torch.isnan, "IsInf": torch.isinf, "Not": torch.logical_not,
 }  # fmt: skip
 BINARY: dict[str, Callable[..., Any]] = {
-    "Equal": torch.eq, "Less": torch.lt, "LessOrEqual": torch.le, "Greater": torch.gt, "GreaterOrEqual": torch.ge,
-    "And": torch.logical_and, "Or": torch.logical_or, "Xor": torch.logical_xor, "Where": torch.where,
+    "Equal": torch.eq, "Less": torch.lt, "LessOrEqual": torch.le, "Greater": torch.gt,
+    "GreaterOrEqual": torch.ge, "And": torch.logical_and, "Or": torch.logical_or, "Xor": torch.logical_xor,
+    "Where": torch.where,
 }  # fmt: skip
 RULES: dict[str, Rule] = {
     # elementwise
@@ -78,7 +92,7 @@ RULES: dict[str, Rule] = {
     "Max": Rule(elementwise.maximum),
     "Min": Rule(elementwise.minimum),
     "Identity": Rule(elementwise.identity),
-    "Dropout": Rule(elementwise.dropout, 1, ("ratio", "training_mode")),
+    "Dropout": Rule(elementwise.dropout, 1, ("ratio", "training_mode"), ignored=("ratio", "seed")),
     "CastLike": Rule(elementwise.cast_like),
     "Clip": Rule(elementwise.clip, 1, ("min", "max")),
     "LeakyRelu": Rule(elementwise.leaky_relu),
@@ -96,20 +110,26 @@ RULES: dict[str, Rule] = {
     "Gemm": Rule(linear.gemm),
     "MatMul": Rule(linear.matmul),
     "Einsum": Rule(linear.einsum),
-    "Conv": Rule(linear.conv),
-    "ConvTranspose": Rule(linear.conv_transpose),
-    "BatchNormalization": Rule(linear.batch_norm),
-    "LayerNormalization": Rule(linear.layer_norm, axes={"axis": -1}),
+    "Conv": Rule(linear.conv, ignored=("kernel_shape",)),
+    "ConvTranspose": Rule(linear.conv_transpose, ignored=("kernel_shape",)),
+    "BatchNormalization": Rule(linear.batch_norm, statistics=(3, 4), ignored=("momentum",)),
+    "LayerNormalization": Rule(linear.layer_norm, axes={"axis": -1}, ignored=("stash_type",)),
     "InstanceNormalization": Rule(linear.instance_norm),
-    "GroupNormalization": Rule(linear.group_norm),
+    "GroupNormalization": Rule(linear.group_norm, ignored=("stash_type",)),
     "LRN": Rule(linear.local_response_norm),
     # windows
-    "MaxPool": Rule(window.max_pool),
+    "MaxPool": Rule(window.max_pool, ignored=("storage_order",)),
     "AveragePool": Rule(window.average_pool),
     "GlobalAveragePool": Rule(window.global_average_pool),
     "GlobalMaxPool": Rule(window.global_max_pool),
     "Upsample": Rule(window.upsample, 1, ("scales",)),
-    "Resize": Rule(window.resize, 1, ("roi", "scales", "sizes"), {"axes": None}),
+    "Resize": Rule(
+        window.resize,
+        1,
+        ("roi", "scales", "sizes"),
+        {"axes": None},
+        ignored=("roi", "extrapolation_value"),
+    ),
     # views
     "Reshape": _view(shape.reshape_target, "shape"),
     "Flatten": _view(shape.flatten_target),
@@ -118,7 +138,7 @@ RULES: dict[str, Rule] = {
     "Expand": _view(shape.expand_target, "shape", run=shape.expand),
     # moving and picking
     "Transpose": Rule(shape.transpose, moves=True),
-    "Concat": Rule(shape.concat, axes={"axis": 1}),
+    "Concat": Rule(shape.concat, axes={"axis": 1}, spread=True),
     "Slice": Rule(shape.slice_, 1, ("starts", "ends", "axes", "steps"), {"axes": ALL}, moves=True),
     "Split": Rule(shape.split, 1, ("split",), {"axis": 0}, moves=True),
     "Gather": Rule(shape.gather, 1, ("indices",), {"axis": 0}, moves=True),

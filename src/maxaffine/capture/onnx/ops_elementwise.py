@@ -1,6 +1,6 @@
 """ONNX operators that act on each element; two operands broadcast from the right.
 
-Every function is the ONNX operator itself: tensors first, attributes by their ONNX names with the defaults of the standard.
+Every function is the ONNX operator itself: tensors first, then attributes by their ONNX names and defaults.
 """
 
 import math
@@ -13,11 +13,11 @@ from maxaffine.errors import CaptureError
 
 
 def identity(x: Tensor) -> Tensor:
-    """x itself."""
+    """X itself."""
     return x
 
 
-def dropout(x: Tensor, ratio: float = 0.5, training_mode: bool = False, seed: int = 0) -> Tensor:
+def dropout(x: Tensor, training_mode: bool = False) -> Tensor:
     """Dropout in inference: x itself."""
     if training_mode:
         raise CaptureError("training_mode is on: export the model in eval mode")
@@ -25,7 +25,7 @@ def dropout(x: Tensor, ratio: float = 0.5, training_mode: bool = False, seed: in
 
 
 def cast_like(x: Tensor, like: Tensor) -> Tensor:
-    """x in the element type of `like`, a constant that follows `module.double()`."""
+    """X in the element type of `like`, a constant that follows `module.double()`."""
     if x.dtype == like.dtype:
         return x
     if like.is_floating_point() and not x.is_floating_point() and like.dim() == 0:
@@ -33,29 +33,29 @@ def cast_like(x: Tensor, like: Tensor) -> Tensor:
     return x.to(like.dtype)
 
 
-# ---- two and more operands ------------------------------------------------------------------------------------------
+# ---- two and more operands ---------------------------------------------------------------------
 def add(x: Tensor, y: Tensor) -> Tensor:
-    """x + y."""
+    """X + y."""
     return x + y
 
 
 def sub(x: Tensor, y: Tensor) -> Tensor:
-    """x - y."""
+    """X - y."""
     return x - y
 
 
 def mul(x: Tensor, y: Tensor) -> Tensor:
-    """x y."""
+    """X y."""
     return x * y
 
 
 def div(x: Tensor, y: Tensor) -> Tensor:
-    """x / y; integers are divided towards zero, as in C."""
+    """X / y; integers are divided towards zero, as in C."""
     return x / y if x.is_floating_point() else torch.div(x, y, rounding_mode="trunc")
 
 
 def power(x: Tensor, y: Tensor) -> Tensor:
-    """x ** y in the type of x."""
+    """X ** y in the type of x."""
     return torch.pow(x, y).to(x.dtype)
 
 
@@ -93,19 +93,19 @@ def minimum(*operands: Tensor) -> Tensor:
     return result
 
 
-# ---- activations ----------------------------------------------------------------------------------------------------
+# ---- activations -------------------------------------------------------------------------------
 def clip(x: Tensor, min: float | None = None, max: float | None = None) -> Tensor:
     """min(max(x, lowest), highest), one or two sided."""
     return x if min is None and max is None else torch.clamp(x, min, max)
 
 
 def leaky_relu(x: Tensor, alpha: float = 0.01) -> Tensor:
-    """x for x >= 0, alpha x below."""
+    """X for x >= 0, alpha x below."""
     return F.leaky_relu(x, alpha)
 
 
 def prelu(x: Tensor, slope: Tensor) -> Tensor:
-    """x for x >= 0, slope x below; the slope is one number, one per channel, or any array that broadcasts to x."""
+    """X for x >= 0, slope x below; the slope is one number, one per channel, or anything that broadcasts."""
     per_channel = x.dim() > 1 and slope.dim() >= x.dim() - 1 and slope.numel() == slope.shape[1 - x.dim()]
     if slope.numel() == 1 or (per_channel and slope.numel() == x.shape[1]):
         return F.prelu(x, slope.flatten())
@@ -113,7 +113,7 @@ def prelu(x: Tensor, slope: Tensor) -> Tensor:
 
 
 def thresholded_relu(x: Tensor, alpha: float = 1.0) -> Tensor:
-    """x for x > alpha, 0 else."""
+    """X for x > alpha, 0 else."""
     return F.threshold(x, alpha, 0.0)
 
 
@@ -125,7 +125,7 @@ def hard_sigmoid(x: Tensor, alpha: float = 0.2, beta: float = 0.5) -> Tensor:
 
 
 def shrink(x: Tensor, lambd: float = 0.5, bias: float = 0.0) -> Tensor:
-    """x + bias for x < -lambd, x - bias for x > lambd, 0 between."""
+    """X + bias for x < -lambd, x - bias for x > lambd, 0 between."""
     if bias == lambd:
         return F.softshrink(x, lambd)
     if bias == 0:
@@ -134,12 +134,14 @@ def shrink(x: Tensor, lambd: float = 0.5, bias: float = 0.0) -> Tensor:
 
 
 def elu(x: Tensor, alpha: float = 1.0) -> Tensor:
-    """x for x >= 0, alpha (exp(x) - 1) below."""
+    """X for x >= 0, alpha (exp(x) - 1) below."""
     return F.elu(x, alpha)
 
 
-def selu(x: Tensor, alpha: float = 1.67326319217681884765625, gamma: float = 1.05070102214813232421875) -> Tensor:
-    """gamma times elu(x, alpha)."""
+def selu(
+    x: Tensor, alpha: float = 1.67326319217681884765625, gamma: float = 1.05070102214813232421875
+) -> Tensor:
+    """Gamma times elu(x, alpha)."""
     return gamma * F.elu(x, alpha)
 
 
@@ -149,7 +151,7 @@ def celu(x: Tensor, alpha: float = 1.0) -> Tensor:
 
 
 def gelu(x: Tensor, approximate: str = "none") -> Tensor:
-    """x times the normal distribution function at x."""
+    """X times the normal distribution function at x."""
     return F.gelu(x, approximate=approximate)
 
 
@@ -159,7 +161,7 @@ def softmax(x: Tensor, axis: int = -1) -> Tensor:
 
 
 def log_softmax(x: Tensor, axis: int = -1) -> Tensor:
-    """log of softmax along one axis (opset 13 and later)."""
+    """Log of softmax along one axis (opset 13 and later)."""
     return torch.log_softmax(x, axis)
 
 

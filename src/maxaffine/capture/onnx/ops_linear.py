@@ -11,14 +11,24 @@ from maxaffine.errors import CaptureError
 from .ops_window import pads_of
 
 CONV: tuple[Callable[..., Tensor], ...] = (F.conv1d, F.conv2d, F.conv3d)
-CONV_TRANSPOSE: tuple[Callable[..., Tensor], ...] = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
+CONV_TRANSPOSE: tuple[Callable[..., Tensor], ...] = (
+    F.conv_transpose1d,
+    F.conv_transpose2d,
+    F.conv_transpose3d,
+)
 Sizes = Sequence[int]
 
 
 def gemm(
-    a: Tensor, b: Tensor, c: Tensor | None = None, alpha: float = 1.0, beta: float = 1.0, transA: int = 0, transB: int = 0
+    a: Tensor,
+    b: Tensor,
+    c: Tensor | None = None,
+    alpha: float = 1.0,
+    beta: float = 1.0,
+    transA: int = 0,
+    transB: int = 0,
 ) -> Tensor:
-    """alpha op(A) op(B) + beta C."""
+    """Alpha op(A) op(B) + beta C."""
     a = a.mT if transA else a
     weight = b if transB else b.mT
     weight = weight if alpha == 1 else alpha * weight
@@ -47,7 +57,6 @@ def conv(
     auto_pad: str = "NOTSET",
     dilations: Sizes | None = None,
     group: int = 1,
-    kernel_shape: Sizes | None = None,
     pads: Sizes | None = None,
     strides: Sizes | None = None,
 ) -> Tensor:
@@ -68,7 +77,6 @@ def conv_transpose(
     auto_pad: str = "NOTSET",
     dilations: Sizes | None = None,
     group: int = 1,
-    kernel_shape: Sizes | None = None,
     output_padding: Sizes | None = None,
     output_shape: Sizes | None = None,
     pads: Sizes | None = None,
@@ -99,11 +107,13 @@ def conv_transpose(
 def _spatial(x: Tensor, weight: Tensor) -> int:
     n = weight.dim() - 2
     if not 1 <= n <= 3 or x.dim() != n + 2:
-        raise CaptureError(f"input {tuple(x.shape)} and weight {tuple(weight.shape)} are not a 1-d, 2-d or 3-d convolution")
+        raise CaptureError(
+            f"input {tuple(x.shape)} and weight {tuple(weight.shape)} are not a 1-d, 2-d or 3-d convolution"
+        )
     return n
 
 
-# ---- normalisations -------------------------------------------------------------------------------------------------
+# ---- normalisations ----------------------------------------------------------------------------
 def batch_norm(
     x: Tensor,
     scale: Tensor,
@@ -111,22 +121,29 @@ def batch_norm(
     mean: Tensor,
     var: Tensor,
     epsilon: float = 1e-5,
-    momentum: float = 0.9,
     spatial: int = 1,
     training_mode: int = 0,
 ) -> Tensor:
     """(x - mean) / sqrt(var + epsilon) scale + bias, with the stored mean and variance."""
     if training_mode or not spatial:
-        raise CaptureError("batch statistics (training_mode=1 or spatial=0) are not supported: export the model in eval mode")
+        raise CaptureError(
+            "batch statistics (training_mode=1 or spatial=0) are not supported: export the model in eval mode"
+        )
     return F.batch_norm(x, mean, var, scale, bias, False, 0.0, epsilon)
 
 
 def layer_norm(
-    x: Tensor, scale: Tensor, bias: Tensor | None = None, axis: int = -1, epsilon: float = 1e-5, stash_type: int = 1
+    x: Tensor,
+    scale: Tensor,
+    bias: Tensor | None = None,
+    axis: int = -1,
+    epsilon: float = 1e-5,
 ) -> Tensor:
     """Zero mean and unit variance over all axes from `axis` on, then scale and bias."""
     sizes = list(x.shape[axis:])
-    return F.layer_norm(x, sizes, scale.expand(sizes), None if bias is None else bias.expand(sizes), epsilon)
+    scale = scale if list(scale.shape) == sizes else scale.expand(sizes)
+    bias = bias if bias is None or list(bias.shape) == sizes else bias.expand(sizes)
+    return F.layer_norm(x, sizes, scale, bias, epsilon)
 
 
 def instance_norm(x: Tensor, scale: Tensor, bias: Tensor, epsilon: float = 1e-5) -> Tensor:
@@ -134,16 +151,16 @@ def instance_norm(x: Tensor, scale: Tensor, bias: Tensor, epsilon: float = 1e-5)
     return F.instance_norm(x, None, None, scale, bias, True, 0.0, epsilon)
 
 
-def group_norm(
-    x: Tensor, scale: Tensor, bias: Tensor, num_groups: int, epsilon: float = 1e-5, stash_type: int = 1
-) -> Tensor:
-    """Zero mean and unit variance over each group of channels; scale and bias per channel, or per group (opset 18)."""
+def group_norm(x: Tensor, scale: Tensor, bias: Tensor, num_groups: int, epsilon: float = 1e-5) -> Tensor:
+    """Zero mean and unit variance of each group of channels; scale, bias per channel, or per group (opset 18)."""
     repeats = x.shape[1] // scale.numel()
     if repeats > 1:
         scale, bias = scale.repeat_interleave(repeats), bias.repeat_interleave(repeats)
     return F.group_norm(x, num_groups, scale, bias, epsilon)
 
 
-def local_response_norm(x: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, bias: float = 1.0) -> Tensor:
-    """x / (bias + alpha / size * sum of squares of the neighbouring channels) ** beta."""
+def local_response_norm(
+    x: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, bias: float = 1.0
+) -> Tensor:
+    """X / (bias + alpha / size * sum of squares of the neighbouring channels) ** beta."""
     return F.local_response_norm(x, size, alpha, beta, bias)

@@ -15,7 +15,7 @@ from maxaffine.errors import CaptureError
 Sizes = Sequence[int]
 
 
-# ---- the shape that a view asks for (all sizes are those of the file) -------------------------------------------------
+# ---- the shape that a view asks for (all sizes are those of the file) --------------------------
 def reshape_target(sizes: Sizes, shape: Sizes, allowzero: int = 0) -> list[int]:
     """Reshape: 0 copies the size of the input unless `allowzero`."""
     return [sizes[i] if size == 0 and not allowzero else size for i, size in enumerate(shape)]
@@ -29,7 +29,9 @@ def flatten_target(sizes: Sizes, axis: int = 1) -> list[int]:
 
 def squeeze_target(sizes: Sizes, axes: Sizes | None = None) -> list[int]:
     """Squeeze: the listed axes, or all of size 1, are dropped."""
-    chosen = [i for i, size in enumerate(sizes) if size == 1] if axes is None else [a % len(sizes) for a in axes]
+    chosen = (
+        [i for i, size in enumerate(sizes) if size == 1] if axes is None else [a % len(sizes) for a in axes]
+    )
     if any(sizes[axis] != 1 for axis in chosen):
         raise CaptureError(f"cannot squeeze the axes {list(axes or ())} of shape {tuple(sizes)}")
     return [size for i, size in enumerate(sizes) if i not in chosen]
@@ -49,7 +51,8 @@ def expand_target(sizes: Sizes, shape: Sizes) -> list[int]:
 
 def view(x: Tensor, rank: int, shape: Sizes) -> Tensor:
     """The last `rank` axes of x as `shape`; what is before them, at most one axis, stays."""
-    return x.reshape(([-1] if x.dim() > rank else []) + list(shape))
+    # a copy first, else the inferred size is computed from the batch in the graph
+    return x.contiguous().view(([-1] if x.dim() > rank else []) + list(shape))
 
 
 def expand(x: Tensor, rank: int, shape: Sizes) -> Tensor:
@@ -67,7 +70,7 @@ def _product(sizes: Sizes) -> int:
     return result
 
 
-# ---- moving and picking ---------------------------------------------------------------------------------------------
+# ---- moving and picking ------------------------------------------------------------------------
 def transpose(x: Tensor, perm: Sizes) -> Tensor:
     """The axes in the order `perm`."""
     front = x.dim() - len(perm)
@@ -85,20 +88,20 @@ def slice_(x: Tensor, starts: Sizes, ends: Sizes, axes: Sizes, steps: Sizes | No
         if start == 0 and step == 1 and end >= 2**31 - 1:
             continue  # the whole axis, which may be the free one
         picked = range(*slice(start, end, step).indices(x.shape[axis]))
-        low, high = (picked[0], picked[-1]) if step > 0 else (picked[-1], picked[0])
-        x = x[(..., slice(low, high + 1, abs(step)), *[slice(None)] * (-axis - 1))]
+        low, stop = (min(picked), max(picked) + 1) if picked else (0, 0)
+        x = x[(..., slice(low, stop, abs(step)), *[slice(None)] * (-axis - 1))]
         x = x if step > 0 else x.flip(axis)
     return x
 
 
 def split(x: Tensor, split: Sizes | None = None, axis: int = 0, num_outputs: int = 1) -> tuple[Tensor, ...]:
-    """x cut along `axis` into pieces of the given sizes, or into equal ones (the last may be shorter)."""
+    """X cut along `axis` into pieces of the given sizes, or into equal ones (the last may be shorter)."""
     size = x.shape[axis]
     return torch.split(x, list(split) if split else -(-size // num_outputs), axis)
 
 
 def gather(x: Tensor, indices: int | list, axis: int = 0) -> Tensor:
-    """x picked at constant indices (any nesting) along `axis`."""
+    """X picked at constant indices (any nesting) along `axis`."""
     table = np.asarray(indices, dtype=np.int64)
     if table.ndim == 0:
         return x.select(axis, int(table))
@@ -120,19 +123,23 @@ def embedding(table: Tensor, indices: Tensor, axis: int = 0) -> Tensor:
 def pad(
     x: Tensor, pads: Sizes, value: float | None = None, axes: Sizes | None = None, mode: str = "constant"
 ) -> Tensor:
-    """x with `pads` (all begins, then all ends) on the listed axes; mode constant, reflect, edge or wrap."""
+    """X with `pads` (all begins, then all ends) on the listed axes; mode constant, reflect, edge or wrap."""
     modes = {"constant": "constant", "reflect": "reflect", "edge": "replicate", "wrap": "circular"}
     if mode not in modes:
         raise CaptureError(f"mode '{mode}' is not one of {sorted(modes)}")
     count = len(pads) // 2
     places = list(axes) if axes is not None else list(range(-count, 0))
-    amounts = {axis: (pads[i], pads[i + count]) for i, axis in enumerate(places) if pads[i] or pads[i + count]}
-    both = [amount for axis in range(-1, min(amounts, default=0) - 1, -1) for amount in amounts.get(axis, (0, 0))]
+    amounts = {
+        axis: (pads[i], pads[i + count]) for i, axis in enumerate(places) if pads[i] or pads[i + count]
+    }
+    both = [
+        amount for axis in range(-1, min(amounts, default=0) - 1, -1) for amount in amounts.get(axis, (0, 0))
+    ]
     return F.pad(x, both, modes[mode], (value or 0.0) if mode == "constant" else None) if both else x
 
 
 def tile(x: Tensor, repeats: Sizes) -> Tensor:
-    """x repeated along each axis."""
+    """X repeated along each axis."""
     return x.repeat([1] * (x.dim() - len(repeats)) + list(repeats))
 
 
@@ -155,7 +162,7 @@ def space_to_depth(x: Tensor, blocksize: int) -> Tensor:
     return apart.transpose(1, 2).flatten(1, 2)
 
 
-# ---- making (only from constants) -----------------------------------------------------------------------------------
+# ---- making (only from constants) --------------------------------------------------------------
 def shape(x: Tensor, start: int = 0, end: int | None = None) -> Tensor:
     """The sizes of x."""
     return torch.tensor(list(x.shape)[start:end], dtype=torch.int64)
@@ -193,7 +200,7 @@ def arange(start: Tensor, limit: Tensor, delta: Tensor) -> Tensor:
     return torch.arange(start.item(), limit.item(), delta.item(), dtype=start.dtype)
 
 
-# ---- reducing -------------------------------------------------------------------------------------------------------
+# ---- reducing ----------------------------------------------------------------------------------
 def reduce_mean(x: Tensor, axes: Sizes, keepdims: int = 1) -> Tensor:
     """Mean along axes."""
     return x.mean(tuple(axes), bool(keepdims)) if axes else x
@@ -237,7 +244,7 @@ def reduce_sum_square(x: Tensor, axes: Sizes, keepdims: int = 1) -> Tensor:
 
 
 def reduce_log_sum_exp(x: Tensor, axes: Sizes, keepdims: int = 1) -> Tensor:
-    """log sum exp along axes."""
+    """Log sum exp along axes."""
     return torch.logsumexp(x, tuple(axes), bool(keepdims))
 
 

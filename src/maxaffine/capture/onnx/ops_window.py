@@ -1,7 +1,8 @@
 """ONNX operators that slide a window or change the size of a picture: pooling and resizing."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,8 @@ from maxaffine.errors import CaptureError
 MAX_POOL: tuple[Callable[..., Tensor], ...] = (F.max_pool1d, F.max_pool2d, F.max_pool3d)
 AVG_POOL: tuple[Callable[..., Tensor], ...] = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)
 Sizes = Sequence[int]
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 def pads_of(
@@ -39,7 +42,6 @@ def max_pool(
     ceil_mode: int = 0,
     dilations: Sizes | None = None,
     pads: Sizes | None = None,
-    storage_order: int = 0,
     strides: Sizes | None = None,
 ) -> Tensor:
     """Largest in each window; a padding torch cannot do itself is one of -inf, which no window picks."""
@@ -73,7 +75,10 @@ def average_pool(
     pool, kernel = AVG_POOL[n - 1], list(kernel_shape)
     if before == after and all(2 * p <= k for p, k in zip(before, kernel, strict=True)):
         return pool(x, kernel, stride, before, bool(ceil_mode), bool(count_include_pad))
-    pads, starts = _interleaved(before, after), [size + p for size, p in zip(x.shape[2:], before, strict=True)]
+    pads, starts = (
+        _interleaved(before, after),
+        [size + p for size, p in zip(x.shape[2:], before, strict=True)],
+    )
     mean = _without_late(pool(F.pad(x, pads), kernel, stride, 0, bool(ceil_mode)), starts, stride)
     if count_include_pad:
         return mean
@@ -111,28 +116,26 @@ def _interleaved(before: Sizes, after: Sizes) -> list[int]:
     return [amount for pair in zip(reversed(before), reversed(after), strict=True) for amount in pair]
 
 
-# ---- resizing -------------------------------------------------------------------------------------------------------
+# ---- resizing ----------------------------------------------------------------------------------
 def upsample(x: Tensor, scales: Sequence[float], mode: str = "nearest") -> Tensor:
     """Upsample (opset 7 to 9) and Resize of opset 10: pixel i comes from i / scale."""
-    return resize(x, None, scales, mode=mode, coordinate_transformation_mode="asymmetric", nearest_mode="floor")
+    return resize(x, scales, mode=mode, coordinate_transformation_mode="asymmetric", nearest_mode="floor")
 
 
 def resize(
     x: Tensor,
-    roi: object = None,
     scales: Sequence[float] | None = None,
-    sizes: Sizes | None = None,
+    sizes: Sequence[float] | None = None,
     axes: Sizes | None = None,
     antialias: int = 0,
     coordinate_transformation_mode: str = "half_pixel",
     cubic_coeff_a: float = -0.75,
     exclude_outside: int = 0,
-    extrapolation_value: float = 0.0,
     keep_aspect_ratio_policy: str = "stretch",
     mode: str = "nearest",
     nearest_mode: str = "round_prefer_floor",
 ) -> Tensor:
-    """A picture at another size: nearest in any of the coordinate modes, linear and cubic in those that torch has."""
+    """A picture at another size: nearest in any coordinate mode, linear and cubic in those that torch has."""
     if antialias or exclude_outside or (sizes and keep_aspect_ratio_policy != "stretch"):
         raise CaptureError("antialias, exclude_outside and keep_aspect_ratio_policy are not supported")
     rank, places = x.dim(), range(-x.dim(), 0) if axes is None else axes
@@ -147,11 +150,30 @@ def resize(
     return _smooth(x, new, factor, mode, coordinate_transformation_mode, cubic_coeff_a, given=not sizes)
 
 
-PLACES: dict[str, Callable[[int, float, int, int], float]] = {  # place in the old axis of pixel i of the new one
-    "asymmetric": lambda i, factor, old, new: i / factor,
-    "half_pixel": lambda i, factor, old, new: (i + 0.5) / factor - 0.5,
-    "pytorch_half_pixel": lambda i, factor, old, new: (i + 0.5) / factor - 0.5 if new > 1 else 0.0,
-    "align_corners": lambda i, factor, old, new: i * (old - 1) / (new - 1) if new > 1 else 0.0,
+Place = Callable[[int, float, int, int], float]  # (new pixel, factor, old size, new size) -> old place
+
+
+def _asymmetric(i: int, factor: float, _old: int, _new: int) -> float:
+    return i / factor
+
+
+def _half_pixel(i: int, factor: float, _old: int, _new: int) -> float:
+    return (i + 0.5) / factor - 0.5
+
+
+def _pytorch_half_pixel(i: int, factor: float, _old: int, new: int) -> float:
+    return (i + 0.5) / factor - 0.5 if new > 1 else 0.0
+
+
+def _align_corners(i: int, _factor: float, old: int, new: int) -> float:
+    return i * (old - 1) / (new - 1) if new > 1 else 0.0
+
+
+PLACES: dict[str, Place] = {
+    "asymmetric": _asymmetric,
+    "half_pixel": _half_pixel,
+    "pytorch_half_pixel": _pytorch_half_pixel,
+    "align_corners": _align_corners,
 }
 ROUND: dict[str, Callable[[float], int]] = {
     "floor": math.floor,
@@ -162,10 +184,18 @@ ROUND: dict[str, Callable[[float], int]] = {
 
 
 def _nearest(
-    x: Tensor, old: dict[int, int], new: dict[int, int], factor: dict[int, float], coordinates: str, rounding: str
+    x: Tensor,
+    old: dict[int, int],
+    new: dict[int, int],
+    factor: dict[int, float],
+    coordinates: str,
+    rounding: str,
 ) -> Tensor:
     place, whole = _lookup(PLACES, coordinates, "coordinate mode"), _lookup(ROUND, rounding, "nearest mode")
-    source = {a: [min(max(whole(place(i, factor[a], old[a], new[a])), 0), old[a] - 1) for i in range(new[a])] for a in old}
+    source = {
+        a: [min(max(whole(place(i, factor[a], old[a], new[a])), 0), old[a] - 1) for i in range(new[a])]
+        for a in old
+    }
     if all(source[a] == [i * old[a] // new[a] for i in range(new[a])] for a in old) and 3 <= x.dim() <= 5:
         return F.interpolate(x, [new[a] for a in sorted(old)], mode="nearest")
     for axis, indices in source.items():
@@ -178,7 +208,14 @@ SMOOTH_MODES = {"linear": {3: "linear", 4: "bilinear", 5: "trilinear"}, "cubic":
 
 
 def _smooth(
-    x: Tensor, new: dict[int, int], factor: dict[int, float], mode: str, coordinates: str, a: float, *, given: bool
+    x: Tensor,
+    new: dict[int, int],
+    factor: dict[int, float],
+    mode: str,
+    coordinates: str,
+    a: float,
+    *,
+    given: bool,
 ) -> Tensor:
     name = _lookup(_lookup(SMOOTH_MODES, mode, "mode"), x.dim(), f"rank of the input of mode '{mode}'")
     if coordinates not in ("half_pixel", "pytorch_half_pixel", "align_corners"):
@@ -194,7 +231,7 @@ def _smooth(
     return F.interpolate(x, [new[k] for k in sorted(new)], mode=name, align_corners=False)
 
 
-def _lookup[K, V](table: dict[K, V], key: K, what: str) -> V:
+def _lookup(table: Mapping[K, V], key: K, what: str) -> V:
     if key not in table:
         raise CaptureError(f"{what} '{key}' is not supported, only {', '.join(map(str, table))}")
     return table[key]

@@ -1,6 +1,6 @@
 """The ONNX file: its nodes, constants and inputs as plain values, checked before anything runs.
 
-Only the protobuf message is parsed; weights outside the file are read by us, and only from the folder of the model.
+Only the protobuf message is parsed; weights outside the file are read by us, from the model's folder alone.
 """
 
 import gzip
@@ -78,7 +78,7 @@ def read_file(path: str | Path) -> File:
     nodes = _needed([_node(onnx, node, path) for node in graph.node], [o.name for o in graph.output])
     constants = {tensor.name: _tensor(onnx, tensor, path) for tensor in graph.initializer}
     constants |= {name: torch.zeros((), dtype=dtype) for name, dtype in _cast_targets(nodes)}
-    inputs = tuple(_input(onnx, value, path) for value in graph.input if value.name not in constants)
+    inputs = tuple(_input(value, path) for value in graph.input if value.name not in constants)
     file = File(opset, inputs, tuple(o.name for o in graph.output), nodes, constants)
     _check_links(file, path)
     return file
@@ -89,7 +89,9 @@ def _onnx() -> ModuleType:
         importlib.import_module("onnx.numpy_helper")
         return importlib.import_module("onnx")
     except ImportError:
-        raise MissingExtraError('reading .onnx files needs the package onnx: pip install "maxaffine[onnx]"') from None
+        raise MissingExtraError(
+            'reading .onnx files needs the package onnx: pip install "maxaffine[onnx]"'
+        ) from None
 
 
 def _parse(onnx: ModuleType, path: Path) -> Any:
@@ -115,20 +117,23 @@ def _opset(model: Any, path: Path) -> int:
     versions = [entry.version for entry in model.opset_import if entry.domain in STANDARD]
     if not versions or max(versions) not in OPSETS:
         found = max(versions) if versions else "none"
+        supported = f"{OPSETS[0]} to {OPSETS[-1]}"
         raise FileFormatError(
-            f"{path} has opset {found}; supported are {OPSETS[0]} to {OPSETS[-1]}: convert it with onnx.version_converter"
+            f"{path} has opset {found}, supported are {supported}: convert it with onnx.version_converter"
         )
     return max(versions)
 
 
-# ---- nodes ----------------------------------------------------------------------------------------------------------
+# ---- nodes -------------------------------------------------------------------------------------
 def _node(onnx: ModuleType, proto: Any, path: Path) -> Node:
     outputs = tuple(proto.output) or (proto.name,)
     where = f"node {proto.op_type} (output '{outputs[0]}') of {path}"
     if proto.op_type in CONTROL_FLOW:
         raise CaptureError(f"{where} is control flow, which has no fixed graph: export the model without it")
     if proto.domain not in STANDARD:
-        raise CaptureError(f"{where} is of the domain '{proto.domain}': only standard ONNX operators are supported")
+        raise CaptureError(
+            f"{where} is of the domain '{proto.domain}': only standard ONNX operators are supported"
+        )
     attributes = {a.name: _attribute(onnx, a, path) for a in proto.attribute}
     inputs = tuple(proto.input)
     if proto.op_type == "Cast":  # a constant of the wanted type follows module.double(), a number would not
@@ -168,14 +173,16 @@ def _check_links(file: File, path: Path) -> None:
     for node in file.nodes:
         for name in node.inputs:
             if name not in known:
-                raise FileFormatError(f"{path}: '{name}', read by {node.label}, is no input, initializer or earlier output")
+                raise FileFormatError(
+                    f"{path}: '{name}', read by {node.label}, is no input, initializer or earlier output"
+                )
         known.update(node.outputs)
     for name in file.outputs:
         if name not in known:
             raise FileFormatError(f"{path}: the output '{name}' is computed by no node")
 
 
-# ---- values ---------------------------------------------------------------------------------------------------------
+# ---- values ------------------------------------------------------------------------------------
 DTYPES: Mapping[int, torch.dtype] = {  # the numbers of onnx.TensorProto.DataType
     1: torch.float32, 2: torch.uint8, 3: torch.int8, 5: torch.int16, 6: torch.int32, 7: torch.int64,
     9: torch.bool, 10: torch.float16, 11: torch.float64, 16: torch.bfloat16,
@@ -198,27 +205,31 @@ def _tensor(onnx: ModuleType, proto: Any, path: Path) -> Tensor:
         raise FileFormatError(f"{path}: the tensor '{proto.name}' is broken: {_line(error)}") from None
 
 
-def _input(onnx: ModuleType, value: Any, path: Path) -> Input:
+def _input(value: Any, path: Path) -> Input:
     kind = value.type.tensor_type
     if not value.type.HasField("tensor_type") or not kind.HasField("shape") or not kind.shape.dim:
-        raise FileFormatError(f"{path}: the input '{value.name}' is not a tensor of known rank with a batch axis")
+        raise FileFormatError(
+            f"{path}: the input '{value.name}' is not a tensor of known rank with a batch axis"
+        )
     sizes = tuple(dim.dim_value if dim.dim_value > 0 else None for dim in kind.shape.dim)
     if None in sizes[1:]:
         shown = [dim.dim_value or dim.dim_param or "?" for dim in kind.shape.dim]
         raise FileFormatError(
-            f"{path}: the input '{value.name}' has the free sizes {shown}; only the first may be free: fix the others on export"
+            f"{path}: the input '{value.name}' has sizes {shown}; only the first may be free, fix the others"
         )
     return Input(value.name, _dtype(kind.elem_type, f"the input '{value.name}' of {path}"), sizes)
 
 
-# ---- data outside the file ------------------------------------------------------------------------------------------
+# ---- data outside the file ---------------------------------------------------------------------
 def _load_external(onnx: ModuleType, model: Any, path: Path) -> None:
     """Fill in the tensors whose bytes lie in another file of the model's folder."""
     tensors = [*model.graph.initializer]
     tensors += [a.t for n in model.graph.node for a in n.attribute if a.type == onnx.AttributeProto.TENSOR]
     for tensor in tensors:
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            tensor.raw_data = _external_bytes({e.key: e.value for e in tensor.external_data}, tensor.name, path)
+            tensor.raw_data = _external_bytes(
+                {e.key: e.value for e in tensor.external_data}, tensor.name, path
+            )
             tensor.data_location = onnx.TensorProto.DEFAULT
             del tensor.external_data[:]
 
@@ -228,15 +239,21 @@ def _external_bytes(entries: Mapping[str, str], name: str, path: Path) -> bytes:
     folder = path.parent.resolve()
     target = (folder / location).resolve()  # follows links: a link out of the folder is out of the folder
     if not location or Path(location).is_absolute() or not target.is_relative_to(folder):
-        raise FileFormatError(f"{path}: the data of '{name}' points outside the folder of the model ('{location}'): not read")
+        raise FileFormatError(
+            f"{path}: the data of '{name}' points outside the folder of the model ('{location}'): not read"
+        )
     try:
         offset, length = int(entries.get("offset", 0)), int(entries.get("length", -1))
         data = target.read_bytes()
     except (OSError, ValueError) as error:
-        raise FileFormatError(f"{path}: the data of '{name}' cannot be read from '{location}': {_line(error)}") from None
+        raise FileFormatError(
+            f"{path}: the data of '{name}' cannot be read from '{location}': {_line(error)}"
+        ) from None
     stop = len(data) if length < 0 else offset + length
     if not 0 <= offset <= stop <= len(data):
-        raise FileFormatError(f"{path}: '{location}' ({len(data)} bytes) ends before byte {stop}, where '{name}' ends")
+        raise FileFormatError(
+            f"{path}: '{location}' ({len(data)} bytes) ends before byte {stop}, where '{name}' ends"
+        )
     return data[offset:stop]
 
 
