@@ -53,8 +53,8 @@ class Dataset:
 def read(path: str | Path, labels: str | Path | None = None, limit: int | None = None) -> Dataset:
     """Read a data file or folder; ``labels`` names a second file, ``limit`` keeps the first rows.
 
-    A ``.npz`` holds its rows as ``x`` and, if there are labels, ``y``. Images of sub-folders are taken in turn,
-    one of each class, so that the first rows hold every class.
+    A ``.npz`` holds its rows as ``x`` and, if there are labels, ``y``. Images of sub-folders are taken in
+    turn, one of each class, so that the first rows hold every class.
 
     Raises:
         FileFormatError: a file is missing, of an unknown kind, or broken.

@@ -1,7 +1,7 @@
 """Charts as small SVG pictures: they scale, follow a light or dark page, and need no plotting library.
 
-Colours are CSS variables with a default, text takes the colour of its surroundings, so the same chart works in
-a report, in a notebook and alone.
+Colours are CSS variables with a default and text takes the colour of its surroundings, so the same chart
+works in a report, in a notebook and alone.
 """
 
 import html
@@ -75,7 +75,7 @@ def signed_bars(names: Sequence[str], values: Sequence[float], title: str = "") 
 
 
 def bins(values: np.ndarray, count: int, log: bool = False) -> np.ndarray:
-    """Return ``count`` + 1 bin edges over finite values, evenly spaced, or ``log``: evenly over whole decades.
+    """Return ``count`` + 1 bin edges over finite values, evenly spaced; ``log``: over whole decades.
 
     >>> bins(np.array([0., 4.]), 2).tolist()
     [0.0, 2.0, 4.0]

@@ -9,13 +9,14 @@ from maxaffine.types import Shape
 
 @dataclass(frozen=True)
 class Layer:
-    """One spline operator and the number of distinct codes its units took on the measured inputs."""
+    """One spline operator, the parameters of the affine maps before it, and the distinct codes it took."""
 
     name: str
     op: str
     pieces: int
     units: int
     shape: Shape
+    parameters: int
     codes: int
 
 
@@ -33,11 +34,17 @@ class Outputs:
     regions: int
 
 
+def classifies(found: Outputs) -> bool:
+    """Return whether the labels are classes and the outputs their scores."""
+    return found.labels is not None and found.labels.dtype.kind == "i" and found.outputs.shape[1] > 1
+
+
 @dataclass(frozen=True)
 class Exactness:
     """max |f(x') - (A[x] x' + b[x])| over ``points`` other points x' of the regions of ``rows`` inputs.
 
-    ``same`` of the points have the very code of their x; ``scale`` is max |f(x')|; ``on_walls`` inputs have no room.
+    ``same`` of the points have the code of their x; ``scale`` is max |f(x')|. ``on_walls`` of the inputs
+    lie on a wall of their region; a point a thousandth of their length away stands for them.
     """
 
     points: int
@@ -52,7 +59,8 @@ class Exactness:
 class Margins:
     """Distance (N,) of inputs to the nearest wall of their region and the operator (N,) whose wall it is.
 
-    ``norms`` (N,) are the lengths of the inputs, to compare; a distance is infinite where there is no wall.
+    ``norms`` (N,) are the lengths of the inputs, to compare; a distance is infinite where there is no
+    wall.
     """
 
     distances: np.ndarray
@@ -73,7 +81,7 @@ class Term:
 
 @dataclass(frozen=True)
 class Example:
-    """One input shown: its row in the data, its values (*in), its label if there is one, its leading outputs."""
+    """One input shown: its row in the data, its values (*in), its label or None, its leading outputs."""
 
     row: int
     x: np.ndarray
@@ -83,9 +91,11 @@ class Example:
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The nearest inputs of some queries by one operator's code: rows (Q, k) and distances (Q, k) of Eq. 15.
+    """The nearest inputs of some queries by one operator's code: rows (Q, k) and distances (Q, k) of Eq.
+    15.
 
-    ``agreement`` is the share of inputs whose nearest other input has the same label, None without labels.
+    ``agreement`` is the share of inputs whose nearest other input has the same label, None without
+    labels.
     """
 
     operator: str

@@ -8,15 +8,30 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-import maxaffine as ma
+from maxaffine.code import concatenate, pairwise_distance
 from maxaffine.data import Dataset
 from maxaffine.errors import InputError
+from maxaffine.margins import margin
 from maxaffine.report.feed import Feed
-from maxaffine.report.findings import Example, Exactness, Findings, Layer, Margins, Neighbours, Outputs, Term
+from maxaffine.report.findings import (
+    Exactness,
+    Example,
+    Findings,
+    Layer,
+    Margins,
+    Neighbours,
+    Outputs,
+    Term,
+    classifies,
+)
+from maxaffine.spline import Spline
+from maxaffine.table import composition_rows
 
 Track = Callable[[Sequence, str], Iterable]  # (steps, what is done) -> the steps, with a progress bar
 SEED = 0
+COMPARED = 200  # inputs whose nearest neighbour is looked up
 OUTPUTS = 20  # matrix rows compared where a network has more outputs
+NUDGE = 1e-3  # of its length: the step by which an input leaves the wall it lies on
 INSIDE = 0.9  # of the way to the nearest wall: surely another point, surely of the same region
 
 
@@ -38,14 +53,13 @@ class Budget:
 class Subject:
     """The network under report and the data it is fed with."""
 
-    spline: ma.Spline
+    spline: Spline
     data: Dataset
     feed: Feed
-    like: torch.Tensor  # a tensor of the spline's dtype and device
 
     def inputs(self, rows: np.ndarray | slice) -> torch.Tensor:
         """Return the network inputs (n, *in) of some rows."""
-        return self.feed(self.data.inputs[rows]).to(self.like)
+        return self.feed(self.data.inputs[rows]).to(self.spline.device, self.spline.dtype)
 
     @property
     def chunk(self) -> int:
@@ -53,16 +67,18 @@ class Subject:
         return max(1, min(512, 2**26 // (8 * max(1, units(self.spline)))))
 
 
-def units(spline: ma.Spline) -> int:
+def units(spline: Spline) -> int:
     """Return the number of spline units of the whole network."""
     return sum(operator.units for operator in spline.operators)
 
 
-def budget(spline: ma.Spline, rows: int, margins: int | None = None) -> Budget:
-    """Choose how much to measure: less on networks with many units, where a margin costs a Jacobian of them."""
+def budget(spline: Spline, rows: int, margins: int | None = None) -> Budget:
+    """Choose how much to measure: less with many units, because a margin costs a Jacobian of all of them."""
     n = max(1, units(spline))
     affordable = min(200, max(4, 400_000 // n)) if margins is None else margins
-    return Budget(rows=min(rows, 10_000), margins=min(rows, affordable), pool=min(rows, 1000, max(16, 2**27 // n)))
+    return Budget(
+        rows=min(rows, 10_000), margins=min(rows, affordable), pool=min(rows, 1000, max(16, 2**27 // n))
+    )
 
 
 def measure(subject: Subject, plan: Budget, track: Track) -> Findings:
@@ -78,7 +94,7 @@ def measure(subject: Subject, plan: Budget, track: Track) -> Findings:
     exact = exactness(subject, rows, walls, plan.points, track)
     shown = chosen(found, plan.examples)
     examples = tuple(example(subject, row, found) for row in track(shown, "templates"))
-    return Findings(found, exact, walls, examples, neighbours(subject, plan, track), plan.pool)
+    return Findings(found, exact, walls, examples, neighbours(subject, plan, found, track), plan.pool)
 
 
 def outputs(subject: Subject, plan: Budget, track: Track) -> Outputs:
@@ -94,17 +110,21 @@ def outputs(subject: Subject, plan: Budget, track: Track) -> Outputs:
         values.append(spline(x).flatten(1))
         biases.append(spline.replay(code, torch.zeros_like(x)).flatten(1))
         whole.update(code.ids())
-        for name, digests in seen.items():
-            digests.update(_digests(code[name]))
+        for operator, pieces in zip(code.signature, code.values, strict=True):
+            seen[operator.name].update(_digests(pieces))
     f, b = _numpy(torch.cat(values)), _numpy(torch.cat(biases))
     if not np.isfinite(f).all():
-        raise InputError(f"the network's output is NaN or infinite at row {int((~np.isfinite(f)).any(1).argmax())}")
-    if labels is not None and labels.dtype.kind == "i" and f.shape[1] > 1:
-        _check_classes(labels, f.shape[1])
+        raise InputError(
+            f"the network's output is NaN or infinite at row {int((~np.isfinite(f)).any(1).argmax())}"
+        )
+    before = {row[0]: row[-1] for row in composition_rows(spline)}
     layers = tuple(
-        Layer(op.name, op.op, op.pieces, op.units, tuple(op.shape), len(seen[op.name])) for op in spline.operators
+        Layer(op.name, op.op, op.pieces, op.units, op.shape, before[op.name], len(seen[op.name]))
+        for op in spline.operators
     )
-    return Outputs(f, b, None if labels is None else labels[: plan.rows], layers, len(whole))
+    found = Outputs(f, b, None if labels is None else labels[: plan.rows], layers, len(whole))
+    _check_classes(found)
+    return found
 
 
 def margins(subject: Subject, rows: np.ndarray, track: Track) -> Margins:
@@ -112,9 +132,9 @@ def margins(subject: Subject, rows: np.ndarray, track: Track) -> Margins:
     distances, names, norms = [], [], []
     for row in track(_chunks(len(rows), 8), "distances to the walls"):
         x = subject.inputs(rows[row])
-        values, operators, _ = ma.margin(subject.spline, x)
-        distances.append(_numpy(values))
-        names.extend(operators)
+        walls = margin(subject.spline, x)
+        distances.append(_numpy(walls.values))
+        names.extend(walls.operators)
         norms.append(_numpy(x.flatten(1).norm(dim=1)))
     return Margins(np.concatenate(distances), tuple(names), np.concatenate(norms))
 
@@ -123,26 +143,37 @@ def exactness(subject: Subject, rows: np.ndarray, walls: Margins, points: int, t
     """Compare f with the affine map of x at x' = x + 0.9 margin(x) u, u uniform on the unit sphere.
 
     At x itself the comparison would prove nothing: b[x] could be f(x) - A[x] x of any matrix A. The matrix is
-    multiplied out (of a network with many outputs: its rows of the leading ones), not replayed.
+    multiplied out (of a network with many outputs: its rows of the leading ones), not replayed. An input on
+    a wall (equal pixels that tie in a maximum) has no such x'; a random step of a thousandth of its length
+    is its x.
     """
-    generator = torch.Generator().manual_seed(SEED)
-    roomy = np.flatnonzero(walls.distances > 0)
-    reach = np.where(np.isfinite(walls.distances), INSIDE * walls.distances, 1 + walls.norms)
-    counts = np.bincount(np.resize(np.arange(len(roomy)), points), minlength=len(roomy)) if len(roomy) else []
-    trials = [(int(i), int(count)) for i, count in zip(roomy, counts, strict=True) if count]
-    worst, scale, same = 0.0, 0.0, 0
-    for i, count in track(trials, "exactness at other points"):
-        x = subject.inputs(rows[i : i + 1])
-        direction = torch.randn((count, *x.shape[1:]), generator=generator, dtype=torch.float64)
-        length = float(reach[i]) / direction.flatten(1).norm(dim=1).reshape(-1, *[1] * (x.ndim - 1))
-        other = x + (length * direction).to(x)
-        difference, size = _against_matrix(subject.spline, x, other)
+    spline, generator = subject.spline, torch.Generator().manual_seed(SEED)
+    counts = np.bincount(np.resize(np.arange(len(rows)), points), minlength=len(rows))
+    worst, scale, same, used = 0.0, 0.0, 0, 0
+    for i, count in track(
+        [pair for pair in enumerate(counts.tolist()) if pair[1]], "exactness at other points"
+    ):
+        x, reach = subject.inputs(rows[i : i + 1]), float(walls.distances[i])
+        if reach == 0:
+            x = x + _directions(x, 1, NUDGE * float(walls.norms[i] or 1.0), generator)
+            reach = float(margin(spline, x).values)
+        reach = INSIDE * reach if math.isfinite(reach) else 1.0 + float(walls.norms[i])
+        other = x + _directions(x, count, reach, generator)
+        difference, size = _against_matrix(spline, x, other)
         worst, scale = max(worst, difference), max(scale, size)
-        same += int((subject.spline.code(other) == subject.spline.code(x)).sum())
-    return Exactness(sum(count for _, count in trials), len(trials), same, worst, scale, len(rows) - len(roomy))
+        same += int((spline.code(other) == spline.code(x)).sum())
+        used += count
+    return Exactness(used, int((counts > 0).sum()), same, worst, scale, int((walls.distances == 0).sum()))
 
 
-def _against_matrix(spline: ma.Spline, x: torch.Tensor, other: torch.Tensor) -> tuple[float, float]:
+def _directions(x: torch.Tensor, count: int, length: float, generator: torch.Generator) -> torch.Tensor:
+    """Return ``count`` random vectors of one length, shaped like the rows of ``x``."""
+    direction = torch.randn((count, *x.shape[1:]), generator=generator, dtype=torch.float64)
+    norms = direction.flatten(1).norm(dim=1).reshape(-1, *[1] * (x.ndim - 1))
+    return (length / norms * direction).to(x)
+
+
+def _against_matrix(spline: Spline, x: torch.Tensor, other: torch.Tensor) -> tuple[float, float]:
     """Return max |f(x') - (A[x] x' + b[x])| and max |f(x')| over the points x' ``other`` for one x."""
     leading = spline(x).flatten().argsort(descending=True)[:OUTPUTS].tolist()
     local = spline.at(x)
@@ -153,9 +184,11 @@ def _against_matrix(spline: ma.Spline, x: torch.Tensor, other: torch.Tensor) -> 
 
 
 def chosen(found: Outputs, count: int) -> list[int]:
-    """Choose inputs to show: with classes, first ones of different classes that come out right, and two mistakes."""
+    """Choose inputs to show: with classes, some that come out right, each of another class, and two
+    mistakes.
+    """
     f, labels = found.outputs, found.labels
-    if labels is None or labels.dtype.kind != "i" or f.shape[1] < 2:
+    if labels is None or not classifies(found):
         return list(range(min(count, len(f))))
     right = f.argmax(1) == labels
     wrong = [int(row) for row in np.flatnonzero(~right)[:2]]
@@ -167,7 +200,7 @@ def chosen(found: Outputs, count: int) -> list[int]:
 def example(subject: Subject, row: int, found: Outputs) -> Example:
     """Return one input with the templates A[x]_c of its leading outputs (and of its label)."""
     x = subject.inputs(np.array([row]))
-    label = _label(subject.data, row)
+    label = int(found.labels[row]) if found.labels is not None and classifies(found) else None
     shown = _leading(found.outputs[row], label)
     local = subject.spline.at(x)
     templates = local.rows(shown).reshape(len(shown), *x.shape[1:])
@@ -180,34 +213,38 @@ def example(subject: Subject, row: int, found: Outputs) -> Example:
     return Example(row, _numpy(x[0]), label, terms)
 
 
-def neighbours(subject: Subject, plan: Budget, track: Track) -> tuple[Neighbours, ...]:
+def neighbours(subject: Subject, plan: Budget, found: Outputs, track: Track) -> tuple[Neighbours, ...]:
     """Find the nearest other inputs of some queries by the codes of operators of increasing depth."""
+    count, compared = min(plan.neighbours, plan.pool - 1), min(COMPARED, plan.pool)
+    if not count or not subject.spline.operators:
+        return ()
     codes = [subject.spline.code(subject.inputs(rows)) for rows in _chunks(plan.pool, subject.chunk)]
-    labels = subject.data.labels
-    classes = labels[: plan.pool] if labels is not None and labels.dtype.kind == "i" else None
-    count = min(plan.neighbours, plan.pool - 1)
-    queries = _queries(plan, classes)
-    names = [operator.name for operator in subject.spline.operators]
-    depths = dict.fromkeys(names[i] for i in np.linspace(0, len(names) - 1, plan.depths).round().astype(int))
-    found = []
-    for name in track(list(depths) if count else [], "neighbours by code"):
-        compared = codes[0][: min(200, plan.pool)]
-        distance = _numpy(torch.cat([ma.pairwise_distance(compared, other, operators=[name]) for other in codes], 1))
+    pool, first = concatenate(codes), subject.spline.code(subject.inputs(slice(0, compared)))
+    classes = found.labels[: plan.pool] if found.labels is not None and classifies(found) else None
+    queries = _queries(min(plan.queries, plan.pool), classes)
+    result = []
+    for name in track(_depths(subject.spline, plan.depths), "neighbours by code"):
+        distance = _numpy(pairwise_distance(first, pool, operators=[name]))
         np.fill_diagonal(distance, np.inf)  # an input is not its own neighbour
         order = distance.argsort(axis=1, kind="stable")[:, :count]
-        agreement = None
-        if classes is not None:
-            agreement = float((classes[order[:, 0]] == classes[: len(order)]).mean())
-        nearest = np.take_along_axis(distance, order, axis=1)[queries]
-        found.append(Neighbours(name, queries, order[queries], nearest, agreement, len(order)))
-    return tuple(found)
+        agreement = None if classes is None else float((classes[order[:, 0]] == classes[:compared]).mean())
+        nearest = np.take_along_axis(distance, order, axis=1)
+        result.append(Neighbours(name, queries, order[queries], nearest[queries], agreement, compared))
+    return tuple(result)
 
 
-def _queries(plan: Budget, classes: np.ndarray | None) -> np.ndarray:
+def _depths(spline: Spline, count: int) -> list[str]:
+    """Return the names of up to ``count`` operators from the first to the last."""
+    names = [operator.name for operator in spline.operators]
+    places = np.linspace(0, len(names) - 1, count).round().astype(int)
+    return list(dict.fromkeys(names[k] for k in places))
+
+
+def _queries(count: int, classes: np.ndarray | None) -> np.ndarray:
     """Return the first rows of different classes, or simply the first rows."""
     if classes is None:
-        return np.arange(min(plan.queries, plan.pool))
-    return np.sort(np.unique(classes[:200], return_index=True)[1])[: plan.queries]
+        return np.arange(count)
+    return np.sort(np.unique(classes[:COMPARED], return_index=True)[1])[:count]
 
 
 def _leading(scores: np.ndarray, label: int | None, count: int = 3) -> list[int]:
@@ -216,12 +253,9 @@ def _leading(scores: np.ndarray, label: int | None, count: int = 3) -> list[int]
     return leading if label is None or label in leading else [*leading[:-1], label]
 
 
-def _label(data: Dataset, row: int) -> int | None:
-    return int(data.labels[row]) if data.labels is not None and data.labels.dtype.kind == "i" else None
-
-
-def _check_classes(labels: np.ndarray, outputs: int) -> None:
-    if labels.min() < 0 or labels.max() >= outputs:
+def _check_classes(found: Outputs) -> None:
+    labels, outputs = found.labels, found.outputs.shape[1]
+    if labels is not None and classifies(found) and (labels.min() < 0 or labels.max() >= outputs):
         raise InputError(f"labels from {labels.min()} to {labels.max()} for a network of {outputs} outputs")
 
 

@@ -17,7 +17,7 @@ SMALLEST = 4  # a row with a shorter side than this is a list of numbers, not a 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a row is a picture: ``axes`` sorts its axes into height, width, channel after reshaping to ``shape``.
+    """How a row is a picture: reshaped to ``shape``, ``axes`` sorts it into height, width, channel.
 
     >>> layout = layout_of((3, 8, 6))
     >>> layout.pixels(np.zeros(144)).shape
@@ -26,6 +26,11 @@ class Layout:
 
     shape: Shape
     axes: Shape
+
+    @property
+    def channels(self) -> int:
+        """1 of a grey picture, 3 of a colour one."""
+        return self.shape[self.axes[2]]
 
     def pixels(self, values: np.ndarray) -> np.ndarray:
         """Return values of one row as (H, W, 1) or (H, W, 3)."""
@@ -41,7 +46,9 @@ def layout_of(row: Shape, said: Shape | None = None) -> Layout | None:
     values = int(np.prod(row))
     if said is not None:
         if values not in (said[0] * said[1], 3 * said[0] * said[1]):
-            raise InputError(f"a picture of {said[0]} x {said[1]} has not the {values} values of a row {tuple(row)}")
+            raise InputError(
+                f"a picture of {said[0]} x {said[1]} has not the {values} values of a row {tuple(row)}"
+            )
         row = tuple(said) if values == said[0] * said[1] else (3, *said)
     if len(row) == 2:
         row = (1, *row)
@@ -61,7 +68,9 @@ def photograph(pixels: np.ndarray, low: float, high: float, alt: str, size: str 
 
 
 def signed(values: np.ndarray, top: float, alt: str, size: str = "") -> str:
-    """Return an <img> of signed values (H, W): positive orange, negative blue, opaque at +-``top``, clear at 0."""
+    """Return an <img> of signed values (H, W): positive orange, negative blue, clear at 0, full at
+    ``top``.
+    """
     strength = (np.abs(values) / (top or 1.0)).clip(0, 1)
     hue = np.where(values[..., None] > 0, np.array(POSITIVE), np.array(NEGATIVE))
     rgba = np.concatenate([hue, (255 * strength).round()[..., None]], axis=2)

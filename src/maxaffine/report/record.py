@@ -7,7 +7,7 @@ import numpy as np
 
 from maxaffine.data import Dataset
 from maxaffine.report.feed import Feed, describe
-from maxaffine.report.findings import Example, Findings, Outputs
+from maxaffine.report.findings import Example, Findings, Outputs, classifies
 from maxaffine.report.pictures import Layout
 
 FORMAT = 1
@@ -28,14 +28,19 @@ class Report:
     version: str
     until: str | None = None
 
+    @property
+    def grey(self) -> tuple[float, float]:
+        """Stored values that pictures show as black and as white."""
+        rows = self.data.inputs
+        return (
+            (0.0, 255.0)
+            if rows.dtype == np.uint8 and rows.max() > 16
+            else (float(rows.min()), float(rows.max()))
+        )
+
     def class_name(self, output: int) -> str:
         """Return the name of an output: its class if it has one, else its number."""
         return self.classes[output] if output < len(self.classes) else str(output)
-
-
-def classifies(found: Outputs) -> bool:
-    """Return whether the labels are classes and the outputs their scores."""
-    return found.labels is not None and found.labels.dtype.kind == "i" and found.outputs.shape[1] > 1
 
 
 def accuracy(found: Outputs) -> float | None:
@@ -60,7 +65,9 @@ def rms_error(found: Outputs) -> float | None:
 
 
 def scores(found: Outputs) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return the template scores <A[x]_c, x> of the correct and of all other classes; None without classes."""
+    """Return the template scores <A[x]_c, x> of the correct and of all other classes; None without
+    classes.
+    """
     if not classifies(found):
         return None
     inner = found.outputs - found.biases
@@ -77,13 +84,11 @@ def completeness(examples: tuple[Example, ...]) -> float:
 def exactness_line(report: Report) -> str:
     """Return the one line that says how exact the affine maps were found to be."""
     exact = report.findings.exactness
-    if not exact.points:
-        return "exactness not measured: every input measured lies on a wall of its region"
     where = f"over {exact.points:,} other points x' of those regions"
     return f"{where} max |f(x') - (A[x]x' + b[x])| = {exact.worst:.1g}"
 
 
-def as_json(report: Report) -> dict:
+def as_json(report: Report) -> object:
     """Return the report's numbers as JSON values; an infinite or undefined number becomes null."""
     found, measured = report.findings.outputs, report.findings
     split = scores(found)
@@ -109,7 +114,9 @@ def as_json(report: Report) -> dict:
             "rms_error": rms_error(found),
             "exactness": {**asdict(measured.exactness), "line": exactness_line(report)},
             "completeness": completeness(measured.examples),
-            "scores": None if split is None else dict(zip(("correct", "other"), map(_summary, split), strict=True)),
+            "scores": None
+            if split is None
+            else dict(zip(("correct", "other"), map(_summary, split), strict=True)),
             "margins": {**_summary(measured.margins.distances), "values": measured.margins.distances},
             "nearest_wall_of": measured.margins.operators,
             "examples": [_example(report, e) for e in measured.examples],
@@ -120,7 +127,13 @@ def as_json(report: Report) -> dict:
 
 def _example(report: Report, shown: Example) -> dict:
     terms = [
-        {"class": report.class_name(t.output), "output": t.output, "score": t.score, "inner": t.inner, "bias": t.bias}
+        {
+            "class": report.class_name(t.output),
+            "output": t.output,
+            "score": t.score,
+            "inner": t.inner,
+            "bias": t.bias,
+        }
         for t in shown.terms
     ]
     return {"row": shown.row, "label": shown.label, "terms": terms}

@@ -5,10 +5,10 @@ import math
 
 
 def number(value: float, digits: int = 3) -> str:
-    """Write a number with few digits; a very small or large one as a power of ten, in HTML.
+    r"""Write a number with few digits; a very small or large one as a power of ten, in HTML.
 
     >>> number(-12.3456), number(3.1e-15), number(0.0)
-    ('−12.3', '3.1 × 10<sup>−15</sup>', '0')
+    ('−12.3', '3.1\xa0×\xa010<sup>−15</sup>', '0')
     """
     if not math.isfinite(value):
         return "∞" if value > 0 else "−∞" if value < 0 else "—"
@@ -16,7 +16,7 @@ def number(value: float, digits: int = 3) -> str:
         return grouped(value, digits)
     exponent = math.floor(math.log10(abs(value)))
     mantissa = f"{value / 10.0**exponent:.2g}".replace("-", "−")
-    return f"{mantissa} × 10<sup>{str(exponent).replace('-', '−')}</sup>"
+    return f"{mantissa}\xa0×\xa010<sup>{str(exponent).replace('-', '−')}</sup>"
 
 
 def grouped(value: float, digits: int = 3) -> str:
