@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable
 
 import torch
-from net import Net, Of
+from net import Net, Of, OfAny, OfTwo
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
@@ -47,8 +47,8 @@ def functional(m: Of, x: Tensor) -> Tensor:
 
 def residual(m: Of, x: Tensor) -> Tensor:
     """In-place addition and in-place ReLU on the running sum."""
-    x = m.a(x)
-    y = torch.relu_(m.b(x))
+    x = torch.relu_(m.a(x))
+    y = m.b(x)
     y += x
     y.relu_()
     return m.c(y).add_(1.0) + y.sum(1, keepdim=True)
@@ -156,11 +156,6 @@ def gated(m: Of, x: Tensor, gate: Tensor) -> Tensor:
     return m.b(F.relu(m.a(x)) * gate)
 
 
-def by_keyword(m: Of, features: Tensor) -> Tensor:
-    """Called with a keyword only."""
-    return m.b(F.relu(m.a(features)))
-
-
 def over_ids(m: Of, ids: Tensor) -> Tensor:
     """Token ids -> embedding -> positions -> MLP on each, averaged."""
     return F.relu(m.a(m.words(ids) + m.places.weight)).mean(1)
@@ -231,9 +226,10 @@ DENSE_NETS = [
         options={"select": 1},
     ),
     Net("cut", lambda: Of(cut, **lin(4, 6, 6, 3)), (4,), options={"until": "b"}),
-    Net("two_inputs", lambda: Of(with_context, **lin(6, 6, 6, 2)), (4,), ((1, 2),), options={"over": 0}),
-    Net("gated", lambda: Of(gated, **lin(4, 6, 6, 2)), (4,), ((1, 6),), options={"over": 0}),
-    Net("keyword", lambda: Of(by_keyword, **lin(4, 6, 6, 2)), (4,), keyword="features"),
+    Net("two_inputs", lambda: OfTwo(with_context, **lin(6, 6, 6, 2)), (4,), ((1, 2),), options={"over": 0}),
+    Net("gated", lambda: OfTwo(gated, **lin(4, 6, 6, 2)), (4,), ((1, 6),), options={"over": 0}),
+    Net("keyword", lambda: Of(plain, **lin(4, 6, 6, 2)), (4,), keyword="x"),
+    Net("variadic", lambda: OfAny(plain, **lin(4, 6, 6, 2)), (4,)),
     Net(
         "tokens",
         lambda: Of(over_ids, words=nn.Embedding(11, 4), places=nn.Embedding(5, 4), **lin(4, 6)),
@@ -270,7 +266,7 @@ DENSE_NETS = [
     Net(
         "bilinear_constant",
         lambda: Of(
-            lambda m, x: m.f(F.relu(m.a(x)), torch.ones(len(x), 2, dtype=x.dtype)),
+            lambda m, x: m.f(F.relu(m.a(x)), torch.ones(x.shape[0], 2, dtype=x.dtype)),
             f=nn.Bilinear(6, 2, 3),
             **lin(4, 6),
         ),

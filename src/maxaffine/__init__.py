@@ -11,9 +11,22 @@ True
 from maxaffine import errors
 from maxaffine.affine import AffineMap
 from maxaffine.code import Code, distance, pairwise_distance
+from maxaffine.files import load
 from maxaffine.margins import margin
+from maxaffine.operators.registry import declare
 from maxaffine.polytope import Region
 from maxaffine.spline import Spline
 
 __version__ = "0.1.0"
-__all__ = ["AffineMap", "Code", "Region", "Spline", "distance", "errors", "margin", "pairwise_distance"]
+__all__ = [
+    "AffineMap",
+    "Code",
+    "Region",
+    "Spline",
+    "declare",
+    "distance",
+    "errors",
+    "load",
+    "margin",
+    "pairwise_distance",
+]

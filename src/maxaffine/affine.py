@@ -1,6 +1,6 @@
 """The affine map of each signal's region: A[x], b[x], as a matrix on demand or as an operator that is never built.
 
-    f(x') = A[x] x' + b[x]      for every x' in the region of x
+f(x') = A[x] x' + b[x]      for every x' in the region of x
 """
 
 from collections.abc import Sequence
@@ -73,7 +73,7 @@ class AffineMap:
         return self.maps.value(self._rows(x, self.in_shape, "x"))
 
     @cached_property
-    def A(self) -> Tensor:  # noqa: N802
+    def A(self) -> Tensor:
         """(N, *out, *in): the matrices. Raises MemoryBudgetError when they would not fit."""
         outs, ins = prod(self.out_shape), prod(self.in_shape)
         self._afford(outs)
@@ -110,9 +110,13 @@ class AffineMap:
 
     def _rows(self, x: Tensor, shape: Shape, name: str) -> Tensor:
         if x.dtype != self.maps.dtype or x.device != self.maps.device:
-            raise InputError(f"{name} is {x.dtype} on {x.device}, the map {self.maps.dtype} on {self.maps.device}; convert it with .to")
+            raise InputError(
+                f"{name} is {x.dtype} on {x.device}, the map {self.maps.dtype} on {self.maps.device}; convert it with .to"
+            )
         if tuple(x.shape[1:]) != shape or x.shape[0] not in (1, len(self)):
-            raise InputError(f"{name} has shape {tuple(x.shape)}; {len(self)} maps take ({len(self)}, {', '.join(map(str, shape))})")
+            raise InputError(
+                f"{name} has shape {tuple(x.shape)}; {len(self)} maps take ({len(self)}, {', '.join(map(str, shape))})"
+            )
         return x.expand(len(self), *shape)
 
     def _afford(self, rows: int) -> None:

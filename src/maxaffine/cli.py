@@ -31,9 +31,7 @@ FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 DTYPES = ("float32", "float64")
 DEMO_COMMAND = "maxaffine report {0}/digits.safetensors --data {0}/digits.npz --scale 1/16 --out {0}"
 
-app = typer.Typer(
-    add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
-)
+app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 out_console, log_console = Console(), Console(stderr=True)
 
 Model = Annotated[
@@ -45,22 +43,14 @@ Out = Annotated[Path, typer.Option(help="folder for index.html and report.json")
 Labels = Annotated[Path | None, typer.Option(help="labels beside the data: .npy, IDX, or one number a line")]
 Limit = Annotated[int | None, typer.Option(help="use the first rows only")]
 Until = Annotated[str | None, typer.Option(help="cut the network after this module path or ONNX node output")]
-Scale = Annotated[
-    str | None, typer.Option(help="factor on stored values, such as 1/255; needed for whole numbers")
-]
-Mean = Annotated[
-    str, typer.Option(help="subtracted after scaling: one number, or one a channel: 0.49,0.48,0.45")
-]
+Scale = Annotated[str | None, typer.Option(help="factor on stored values, such as 1/255; needed for whole numbers")]
+Mean = Annotated[str, typer.Option(help="subtracted after scaling: one number, or one a channel: 0.49,0.48,0.45")]
 Std = Annotated[str, typer.Option(help="divided by afterwards: one number, or one a channel")]
 Permute = Annotated[str | None, typer.Option(help="order of a row's axes for the network, such as 2,0,1")]
-InputShape = Annotated[
-    str | None, typer.Option("--shape", help="shape of one network input, such as 1,28,28")
-]
+InputShape = Annotated[str | None, typer.Option("--shape", help="shape of one network input, such as 1,28,28")]
 Picture = Annotated[str | None, typer.Option(help="height,width of the picture that a flat row is")]
 Classes = Annotated[str, typer.Option(help="names of the outputs, such as cat,dog,bird")]
-Margins = Annotated[
-    int | None, typer.Option(help="inputs whose walls are searched (default: by network size)")
-]
+Margins = Annotated[int | None, typer.Option(help="inputs whose walls are searched (default: by network size)")]
 Device = Annotated[str, typer.Option(help="cpu or cuda")]
 Dtype = Annotated[str, typer.Option(help="float64 or float32")]
 Trusted = Annotated[bool, typer.Option("--trusted", help="load a .pt2, which can run code from the file")]
@@ -224,9 +214,7 @@ def _numbers(text: str, option: str, count: int | None = None) -> tuple[float, .
     try:
         numbers = tuple(float(Fraction(part.strip())) for part in text.split(","))
     except (ValueError, ZeroDivisionError, OverflowError) as error:
-        raise InputError(
-            f"--{option} {text}: give numbers such as 0.5 or 1/255, separated by commas"
-        ) from error
+        raise InputError(f"--{option} {text}: give numbers such as 0.5 or 1/255, separated by commas") from error
     if count is not None and len(numbers) != count:
         raise InputError(f"--{option} {text}: give {count} number{'s' * (count > 1)}")
     return numbers

@@ -126,7 +126,10 @@ def same_signature(p: Code, q: Code) -> None:
 
 
 def distance(
-    p: Code, q: Code, operators: Names | None = None, weights: Mapping[str, float] | Sequence[float] | None = None
+    p: Code,
+    q: Code,
+    operators: Names | None = None,
+    weights: Mapping[str, float] | Sequence[float] | None = None,
 ) -> Tensor:
     """Eq. 15: the fraction of units whose piece differs, row by row; (N,), float64, 0 to 1.
 
@@ -150,7 +153,10 @@ def distance(
 
 
 def pairwise_distance(
-    p: Code, q: Code, operators: Names | None = None, weights: Mapping[str, float] | Sequence[float] | None = None
+    p: Code,
+    q: Code,
+    operators: Names | None = None,
+    weights: Mapping[str, float] | Sequence[float] | None = None,
 ) -> Tensor:
     """Eq. 15 for every pair of rows: (N, M), float64; see `distance`."""
     same_signature(p, q)
@@ -177,7 +183,13 @@ def _agreements(a: Tensor, b: Tensor, pieces: int) -> Tensor:
 def _weighted(
     code: Code, operators: Names | None, weights: Mapping[str, float] | Sequence[float] | None
 ) -> Iterator[tuple[int, float]]:
-    names = [u.name for u in code.signature] if operators is None else [operators] if isinstance(operators, str) else list(operators)
+    names = (
+        [u.name for u in code.signature]
+        if operators is None
+        else [operators]
+        if isinstance(operators, str)
+        else list(operators)
+    )
     places = [index_of(code, name) for name in names]
     if not places:
         raise InputError("a distance needs at least one spline operator")

@@ -74,9 +74,7 @@ def maso_of(spline: Spline, name: str, *, memory: int = MEMORY) -> MASO:
     inputs = prod(plan.graph.nodes[source].sizes(1))
     K, R = size // operator.pieces, operator.pieces
     require_memory(float(size * inputs * spline.dtype.itemsize), K, R, inputs, memory)
-    reads = [
-        operand(spline, plan, step, source, place, arguments[place]) for place in range(operand_count(step))
-    ]
+    reads = [operand(spline, plan, step, source, place, arguments[place]) for place in range(operand_count(step))]
     slopes, offsets = [], []
     for part in pieces(operator, *(read.number for read in reads)):
         read, number = reads[part.operand], flat(plan, step, part.number).long()
@@ -100,9 +98,7 @@ def the_source(plan: Plan, step: Step) -> int:
             waiting += [j for _, j in steps[slot].live]
     if len(found) > 1:
         names = " and ".join(steps[j].node.label if j in steps else "the input" for j in sorted(found))
-        raise InputError(
-            f"maso_of: {step.node.label!r} reads {names}: it is no MASO of one operator's output"
-        )
+        raise InputError(f"maso_of: {step.node.label!r} reads {names}: it is no MASO of one operator's output")
     return found.pop()
 
 
@@ -115,9 +111,7 @@ def constants(spline: Spline, plan: Plan, step: Step) -> list:
     return list(step.arguments(env, 1, spline.dtype, spline.device))
 
 
-def operand(
-    spline: Spline, plan: Plan, step: Step, source: int, place: int, value: Tensor | float | None
-) -> Operand:
+def operand(spline: Spline, plan: Plan, step: Step, source: int, place: int, value: Tensor | float | None) -> Operand:
     """One operand as affine functions of the source; a constant one has A = 0."""
     slot = next((j for position, j in step.live if position == (place,)), None)
     inputs = prod(plan.graph.nodes[source].sizes(1))
@@ -151,18 +145,13 @@ def flat(plan: Plan, step: Step, value: Tensor) -> Tensor:
 @singledispatch
 def pieces(operator: SplineOperator, *numbers: Tensor) -> Iterator[Piece]:
     """The pieces of an operator, given the numbers of its operands' entries."""
-    raise InputError(
-        f"maso_of: {operator.name} is neither an elementwise function nor a maximum over {len(numbers)}"
-    )
+    raise InputError(f"maso_of: {operator.name} is neither an elementwise function nor a maximum over {len(numbers)}")
 
 
 @pieces.register
 def _(operator: Elementwise, number: Tensor) -> Iterator[Piece]:
     knots, slopes, offsets = (
-        [
-            torch.as_tensor(v, dtype=number.dtype, device=number.device).detach().expand(number.shape)
-            for v in levels
-        ]
+        [torch.as_tensor(v, dtype=number.dtype, device=number.device).detach().expand(number.shape) for v in levels]
         for levels in (operator.knots, operator.slopes, operator.offsets)
     )
     for r, (before, after) in enumerate(pairwise(slopes)):
@@ -180,9 +169,7 @@ def _(operator: Windows, number: Tensor) -> Iterator[Piece]:
     order = (~inside).long().argsort(dim=1, stable=True)  # the real candidates first
     last = inside.sum(1, keepdim=True)
     for r in range(int(last.max())):
-        chosen = order[:, r : r + 1].where(
-            r < last, order[:, :1]
-        )  # a short window repeats its first candidate
+        chosen = order[:, r : r + 1].where(r < last, order[:, :1])  # a short window repeats its first candidate
         place = (operator.base.to(number.device) + operator.step.to(number.device)[chosen[:, 0]]).expand(
             *entries.shape[:-1], -1
         )
@@ -200,6 +187,4 @@ def _(operator: Pair, first: Tensor, second: Tensor) -> Iterator[Piece]:
 def refuse_minimum(operator: Windows | Pair) -> None:
     """A minimum is concave."""
     if operator.sign < 0:
-        raise InputError(
-            f"maso_of: {operator.name} is a minimum, concave: take the MASO of the negated values"
-        )
+        raise InputError(f"maso_of: {operator.name} is a minimum, concave: take the MASO of the negated values")

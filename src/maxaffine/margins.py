@@ -41,7 +41,9 @@ def margin(spline: Spline, x: Tensor, norm: float = 2, memory: int | None = None
     local = walls_of(double, points)
     walls = sum(o.units * (o.pieces if "max" in o.op or "min" in o.op else 2) for o in spline.operators) * 16
     if memory is not None and walls > memory:
-        raise MemoryBudgetError(f"the walls of one input take {walls / 2**20:.0f} MiB, the budget is {memory / 2**20:.0f} MiB")
+        raise MemoryBudgetError(
+            f"the walls of one input take {walls / 2**20:.0f} MiB, the budget is {memory / 2**20:.0f} MiB"
+        )
     rows: list[tuple[float, str, int]] = []
     copies = max(1, min(points[0].numel(), CACHED_ROWS // local.row_bytes))
     for chunk in local.chunks(copies, 2 * CACHED_ROWS):

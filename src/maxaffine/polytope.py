@@ -13,7 +13,7 @@ ROUNDING = 1e-12
 
 
 def dual_exponent(norm: float) -> float:
-    """q with 1/p + 1/q = 1. Raises InputError for p < 1."""
+    """Q with 1/p + 1/q = 1. Raises InputError for p < 1."""
     if norm < 1:
         raise InputError(f"norm={norm} is not a norm; use 1, 2, inf or any p >= 1")
     if norm == 1:

@@ -1,6 +1,6 @@
 """The core: a network as a composition of spline operators, and the affine map, code and region of each signal.
 
-    spline(x) = A[x] x + b[x]      with A, b constant on the region of x, which is named by the code of x
+spline(x) = A[x] x + b[x]      with A, b constant on the region of x, which is named by the code of x
 """
 
 from dataclasses import dataclass
@@ -64,6 +64,8 @@ class Spline:
     ) -> None:
         _adopt(self, capture.capture_module(model, example, over, select, until))
 
+    _exact: Plan
+    _plans: dict[tuple[int, tuple[int, ...], tuple[int, ...] | None], Plan]
     captured: Captured
     operators: tuple[Operator, ...]
     dtype: torch.dtype
@@ -153,7 +155,7 @@ class Spline:
         plan.require_piecewise_affine("a frozen map")
         steps = _spline_steps(self._exact)
         pieces = {step.out: v.expand(len(x), *v.shape[1:]) for step, v in zip(steps, code.values, strict=True)}
-        return Local(plan, tensors, Codes(pieces, {}), len(x)).value(x)
+        return Local(plan, tensors, Codes(pieces, {}), len(x), x.dtype, x.device).value(x)
 
     def region(self, x: Tensor, memory: int | None = None) -> Region:
         """The region of one point x (*in): {z : G z <= h}, in float64.
@@ -178,7 +180,7 @@ def walls_of(spline: Spline, x: Tensor) -> Local:
     nodes = tuple(step.out for step in _spline_steps(spline._exact))
     plan = _plan(spline, spline.captured.graph.input, nodes, keep=())
     plan.require_piecewise_affine("a region")
-    return Local(plan, _tensors(spline, x), _record(spline, plan, x), len(x))
+    return Local(plan, _tensors(spline, x), _record(spline, plan, x), len(x), x.dtype, x.device)
 
 
 def _adopt(spline: Spline, captured: Captured) -> None:
@@ -238,7 +240,9 @@ def _operand(spline: Spline, output: str | tuple[str, int]) -> int:
     operands = [(p[0], j) for p, j in node.operands() if live[j]]
     chosen = [j for p, j in operands if place is None or p == place]
     if len(chosen) != 1:
-        raise InputError(f"output={output!r}: the operator has the live operands {[p for p, _ in operands]}; ask for ({name!r}, 0) or ({name!r}, 1)")
+        raise InputError(
+            f"output={output!r}: the operator has the live operands {[p for p, _ in operands]}; ask for ({name!r}, 0) or ({name!r}, 1)"
+        )
     return chosen[0]
 
 
@@ -250,7 +254,7 @@ def _local(spline: Spline, x: Tensor, start: int, end: int, create_graph: bool) 
     codes = Codes({}, {})
     if recorded:
         codes = _record(spline, _plan(spline, spline.captured.graph.input, recorded, keep=tuple(plan.held)), x)
-    return Local(plan, tensors, codes, len(x), create_graph)
+    return Local(plan, tensors, codes, len(x), x.dtype, x.device, create_graph)
 
 
 def _record(spline: Spline, plan: Plan, x: Tensor) -> Codes:
@@ -284,11 +288,19 @@ def _tensors(spline: Spline, x: Tensor) -> list[Tensor]:
 
 def _check_input(spline: Spline, x: Tensor) -> None:
     if not isinstance(x, Tensor):
-        raise InputError(f"x is a {type(x).__name__}, a tensor of shape (N, {', '.join(map(str, spline.in_shape))}) is needed")
+        raise InputError(
+            f"x is a {type(x).__name__}, a tensor of shape (N, {', '.join(map(str, spline.in_shape))}) is needed"
+        )
     if x.dtype != spline.dtype or x.device != spline.device:
-        how = "x.to(torch.float32) first" if x.dtype in (torch.float16, torch.bfloat16) else f"spline.to({x.dtype}) or x.to({spline.dtype})"
+        how = (
+            "x.to(torch.float32) first"
+            if x.dtype in (torch.float16, torch.bfloat16)
+            else f"spline.to({x.dtype}) or x.to({spline.dtype})"
+        )
         raise InputError(f"x is {x.dtype} on {x.device}, the spline {spline.dtype} on {spline.device}; use {how}")
     if tuple(x.shape[1:]) != spline.in_shape or x.dim() == 0 or x.shape[0] == 0:
-        raise InputError(f"x has shape {tuple(x.shape)}; (N, {', '.join(map(str, spline.in_shape))}) with N >= 1 is needed")
+        raise InputError(
+            f"x has shape {tuple(x.shape)}; (N, {', '.join(map(str, spline.in_shape))}) with N >= 1 is needed"
+        )
     if not bool(x.isfinite().all()):
         raise InputError("x contains NaN or infinite values; remove or replace them")

@@ -43,6 +43,9 @@ def composition_table(spline: "Spline") -> str:
     rows = [head, *[tuple(map(str, row)) for row in composition_rows(spline)]]
     widths = [max(len(row[c]) for row in rows) for c in range(len(head))]
     right = (False, False, True, True, False, True)
-    lines = ["  ".join(t.rjust(w) if r else t.ljust(w) for t, w, r in zip(row, widths, right, strict=True)).rstrip() for row in rows]
+    lines = [
+        "  ".join(t.rjust(w) if r else t.ljust(w) for t, w, r in zip(row, widths, right, strict=True)).rstrip()
+        for row in rows
+    ]
     shapes = f"{tuple(spline.in_shape)} -> {tuple(spline.out_shape)}, {spline.dtype}"
     return "\n".join([f"Spline {shapes}, {sum(o.units for o in spline.operators)} spline units", *lines])

@@ -38,7 +38,9 @@ class Captured:
         """A copy in another dtype or on another device, with tensors of its own. Raises InputError for half precision."""
         dtype = target if isinstance(target, torch.dtype) else self.dtype
         if not dtype.is_floating_point or dtype.itemsize < 4:
-            raise InputError(f"a spline cannot compute in {dtype}: its codes would not be exact; use torch.float32 or torch.float64")
+            raise InputError(
+                f"a spline cannot compute in {dtype}: its codes would not be exact; use torch.float32 or torch.float64"
+            )
         device = self.device if isinstance(target, torch.dtype) else torch.device(target)
         copies = tuple(Fixed(_converted(s.read().detach(), self.dtype, dtype, device)) for s in self.sources)
         return captured(self.graph, copies, dtype, device)
@@ -67,31 +69,30 @@ def capture_module(
 
     Raises CaptureError when the model cannot be captured exactly.
     """
-    inputs = arrange(example, over)
-    dtype = cut.dtype_of(inputs.leaves, model)
+    inputs = arrange(example, over, model.forward)
+    cut.dtype_of(inputs.leaves, model)
     _same_place(model, inputs)
-    program = export(model, inputs)
-    lowered = Lowering(program, model, inputs, dtype).run()
-    return _finish(lowered, model, inputs, dtype, over, select, until, dict(names or {}))
+    return finish(export(model, inputs), model, inputs, over, select, until, dict(names or {}))
 
 
-def _finish(
-    lowered: Lowered,
+def finish(
+    program: torch.export.ExportedProgram,
     model: nn.Module,
     inputs: Inputs,
-    dtype: torch.dtype,
     over: int | str | None,
     select: Any,
     until: str | None,
     names: dict[str, str],
 ) -> Captured:
+    """From a functional program of the model to a checked graph, cut and named."""
+    dtype = cut.dtype_of(inputs.leaves, model)
+    lowered = Lowering(program, model, inputs, dtype).run()
     tensors = [source.read().detach() for source in lowered.sources]
     with torch.no_grad():
         _check_whole(lowered, tensors, model, inputs, select)
-        graph = cut.begin(lowered, over, _is_input(over, inputs, lowered))
+        graph = cut.begin(lowered, over, inputs.named)
         graph = cut.end(lowered, graph, select, _path(until, names))
-        classes = {path: type(module) for path, module in model.named_modules()}
-        graph = labelled(graph, names, classes, {})
+        graph = labelled(graph, names, lowered.kinds)
         start = _start_value(lowered, tensors, graph, inputs)
         graph = checks.with_layouts(graph, tensors, start)
         checks.check_rows(Plan(graph), tensors, start)
@@ -103,15 +104,13 @@ def _path(until: str | None, names: dict[str, str]) -> str | None:
     return until if until is None else back.get(until, until)
 
 
-def _is_input(over: int | str | None, inputs: Inputs, lowered: Lowered) -> bool:
-    return isinstance(over, int) or over in inputs.kwargs or (over is not None and over not in lowered.calls)
-
-
 def _same_place(model: nn.Module, inputs: Inputs) -> None:
     devices = {t.device for t in [*model.parameters(), *model.buffers()]}
     given = {t.device for t in inputs.leaves if isinstance(t, Tensor)}
     if len(devices | given) > 1:
-        raise CaptureError(f"the model is on {sorted(map(str, devices))}, the example on {sorted(map(str, given))}; move one with .to(device)")
+        raise CaptureError(
+            f"the model is on {sorted(map(str, devices))}, the example on {sorted(map(str, given))}; move one with .to(device)"
+        )
 
 
 def _check_whole(lowered: Lowered, tensors: list[Tensor], model: nn.Module, inputs: Inputs, select: Any) -> None:
@@ -126,7 +125,12 @@ def _check_whole(lowered: Lowered, tensors: list[Tensor], model: nn.Module, inpu
     for value in tries:
         call = inputs.replaced([value.clone() if i == inputs.variable else v for i, v in enumerate(leaves)])
         wanted = pytree.tree_leaves(_fresh_call(model, call))
-        env = plan.run(plan.constants(tensors, ROWS, x.dtype if x.is_floating_point() else torch.get_default_dtype(), x.device), value.clone(), value.dtype, ROWS)
+        env = plan.run(
+            plan.constants(tensors, ROWS, x.dtype if x.is_floating_point() else torch.get_default_dtype(), x.device),
+            value.clone(),
+            value.dtype,
+            ROWS,
+        )
         found = [leaf if not _is_ref(leaf) else env[leaf.index] for leaf in pytree.tree_leaves(lowered.outputs)]
         for a, b in zip(found, wanted, strict=True):
             if isinstance(b, Tensor) and b.is_floating_point():
@@ -135,7 +139,10 @@ def _check_whole(lowered: Lowered, tensors: list[Tensor], model: nn.Module, inpu
 
 def _fresh_call(model: nn.Module, call: Inputs) -> Any:
     copies = pytree.tree_map(lambda v: v.clone() if isinstance(v, Tensor) else v, (call.args, call.kwargs))
-    return model(*copies[0], **copies[1])
+    try:
+        return model(*copies[0], **copies[1])
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        raise CaptureError(f"the model does not run on the example: {str(error).splitlines()[0]}") from None
 
 
 def _is_ref(leaf: Any) -> bool:
@@ -156,4 +163,3 @@ def _start_value(lowered: Lowered, tensors: list[Tensor], graph: Graph, inputs: 
     plan = Plan(Graph(lowered.graph.nodes, lowered.graph.input, -1), [graph.input])
     env = plan.constants(tensors, ROWS, torch.get_default_dtype(), x.device)
     return plan.run(env, x, torch.get_default_dtype(), ROWS)[graph.input]
-

@@ -15,7 +15,7 @@ TOLERANCE = {torch.float32: 2e-4, torch.float64: 1e-9}
 
 
 def relative_error(found: Tensor, wanted: Tensor) -> float:
-    """max |found - wanted| over the largest |wanted|."""
+    """Max |found - wanted| over the largest |wanted|."""
     scale = float(wanted.abs().max()) if wanted.numel() else 0.0
     return float((found - wanted).abs().max()) / max(scale, 1e-12) if wanted.numel() else 0.0
 
@@ -42,7 +42,14 @@ def with_layouts(graph: Graph, tensors: Sequence[Tensor], x: Tensor) -> Graph:
     runs = [_marked(plan, tensors, x, batch, row) for row in range(batch[1])]
     layouts: list[Layout | None] = [None] * len(graph.nodes)
     for i in ends:
-        layouts[i] = _layout(graph.nodes[i], [run[i] for run in runs], graph.nodes[i] is graph.nodes[graph.input])
+        layouts[i] = _layout(graph.nodes[i], [run[i] for run in runs])
+    for end, word in ((graph.input, "variable"), (graph.output, "output")):
+        layout = layouts[end]
+        if layout is None or (layout.axis, layout.repeat) != (0, 1):
+            shape = "(" + ", ".join("batch" if type(d) is Size else str(d) for d in graph.nodes[end].shape) + ")"
+            raise CaptureError(
+                f"the {word} ({graph.nodes[end].label}) does not have the batch as its first axis; its shape is {shape}"
+            )
     return replace(graph, layouts=tuple(layouts))
 
 
@@ -60,26 +67,35 @@ def _marked(plan: Plan, tensors: Sequence[Tensor], x: Tensor, batch: tuple[int, 
     return plan.run(env, marked, x.dtype, batch[1])
 
 
-def _layout(node: Node, runs: Sequence[Tensor], is_input: bool) -> Layout | None:
+def _layout(node: Node, runs: Sequence[Tensor]) -> Layout | None:
     axes = [i for i, d in enumerate(node.shape) if type(d) is Size]
     rows = len(runs)
     if len(axes) != 1:
-        raise CaptureError(_mixed(node, "has no batch axis of its own" if not axes else "has several axes with the batch"))
+        raise CaptureError(
+            _mixed(node, "has no batch axis of its own" if not axes else "has several axes with the batch")
+        )
     axis, size = axes[0], runs[0].shape[axes[0]]
     if size % rows or type(node.shape[axis]) is not Size or node.shape[axis] != Size((0, size // rows)):
         raise CaptureError(_mixed(node, "has a size that is no multiple of the batch"))
     repeat = size // rows
-    spots = [torch.isnan(r).movedim(axis, 0).reshape(size, -1).any(1) if r.is_floating_point() and r.dim() else None for r in runs]
+    spots = [
+        torch.isnan(r).movedim(axis, 0).reshape(size, -1).any(1) if r.is_floating_point() and r.dim() else None
+        for r in runs
+    ]
     candidates = [Layout(axis, repeat, True)] + ([Layout(axis, repeat, False)] if repeat > 1 else [])
     for layout in candidates:
         if all(spot is None or _only(layout, spot, row, rows) for row, spot in enumerate(spots)):
-            return layout if not is_input or repeat == 1 else None
+            return layout
     raise CaptureError(_mixed(node, "mixes the rows of the batch"))
 
 
 def _only(layout: Layout, spot: Tensor, row: int, rows: int) -> bool:
     """Whether the marked entries all belong to that row."""
-    owners = torch.arange(rows).repeat_interleave(layout.repeat) if layout.outer else torch.arange(rows).repeat(layout.repeat)
+    owners = (
+        torch.arange(rows).repeat_interleave(layout.repeat)
+        if layout.outer
+        else torch.arange(rows).repeat(layout.repeat)
+    )
     return bool((owners.to(spot.device)[spot] == row).all())
 
 

@@ -13,9 +13,9 @@ from maxaffine.errors import CaptureError
 from maxaffine.program.graph import Graph, Ref
 
 
-def begin(lowered: Lowered, over: int | str | None, known_input: bool) -> Graph:
+def begin(lowered: Lowered, over: int | str | None, is_input: bool) -> Graph:
     """The graph with its variable: the named input, or the output of the module path over."""
-    if over is None or known_input:
+    if over is None or is_input:
         if not lowered.graph.nodes[lowered.graph.input].floating:
             raise CaptureError(
                 f"the input is of integers (token ids); take the spline over an embedding's output: over={_embedding(lowered)!r}"
@@ -54,7 +54,13 @@ def _item(value: Any, key: Any) -> Any:
     try:
         return value[key]
     except (KeyError, IndexError, TypeError):
-        keys = list(value) if isinstance(value, Mapping) else f"0 to {len(value) - 1}" if isinstance(value, tuple | list) else None
+        keys = (
+            list(value)
+            if isinstance(value, Mapping)
+            else f"0 to {len(value) - 1}"
+            if isinstance(value, tuple | list)
+            else None
+        )
         raise CaptureError(f"select={key!r} is not in the model's output; it has {keys}") from None
 
 
@@ -82,8 +88,12 @@ def dtype_of(leaves: list[Any], model: torch.nn.Module) -> torch.dtype:
     kinds = {t.dtype for t in model.parameters() if t.is_floating_point()}
     kinds = kinds or {t.dtype for t in tensors if t.is_floating_point()}
     if len(kinds) != 1:
-        raise CaptureError(f"the model mixes the dtypes {sorted(map(str, kinds))}; convert it with .to(torch.float64), say")
+        raise CaptureError(
+            f"the model mixes the dtypes {sorted(map(str, kinds))}; convert it with .to(torch.float64), say"
+        )
     kind = kinds.pop()
     if kind.itemsize < 4:
-        raise CaptureError(f"the model is {kind}; convert a copy with .to(torch.float32): codes of half precision are not exact")
+        raise CaptureError(
+            f"the model is {kind}; convert a copy with .to(torch.float32): codes of half precision are not exact"
+        )
     return kind

@@ -23,7 +23,10 @@ for _name, _function in _WHOLE.items():  # torch decomposes these two into compa
     _LIBRARY.impl(_name, _function, "CompositeExplicitAutograd")
 
 TRAINING = {
-    "aten.batch_norm.default": (5, "uses the statistics of the batch (training mode, or no running statistics)"),
+    "aten.batch_norm.default": (
+        5,
+        "uses the statistics of the batch (training mode, or no running statistics)",
+    ),
     "aten.dropout.default": (2, "drops units at random (training mode)"),
     "aten.dropout_.default": (2, "drops units at random (training mode)"),
     "aten.alpha_dropout.default": (2, "drops units at random (training mode)"),
@@ -52,11 +55,10 @@ def export(model: nn.Module, inputs: Inputs) -> torch.export.ExportedProgram:
     Raises CaptureError naming the line of the model's forward that cannot be captured.
     """
     _refuse_scripted(model)
-    with _quiet():
+    shapes = inputs.dynamic_shapes(model.forward)
+    with quiet():
         try:
-            program = torch.export.export(
-                model, inputs.args, inputs.kwargs, dynamic_shapes=inputs.dynamic_shapes(), strict=False
-            )
+            program = torch.export.export(model, inputs.args, inputs.kwargs, dynamic_shapes=shapes, strict=False)
         except Exception as error:  # torch.export raises dozens of unrelated types
             raise CaptureError(_reason(error)) from None
         return functional(program)
@@ -69,20 +71,27 @@ def functional(program: torch.export.ExportedProgram) -> torch.export.ExportedPr
         for name in _WHOLE:
             if node.op == "call_function" and node.target is getattr(torch.ops.aten, name).default:
                 node.target = getattr(torch.ops.maxaffine, name).default
-    with _quiet():
+    with quiet():
         return program.run_decompositions(_rnn_table())
 
 
 def _refuse_scripted(model: nn.Module) -> None:
     for path, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
-            raise CaptureError(f"module {path or type(model).__name__!r} is TorchScript, which hides its operations; pass the original nn.Module")
+            raise CaptureError(
+                f"module {path or type(model).__name__!r} is TorchScript, which hides its operations; pass the original nn.Module"
+            )
 
 
 def _refuse_training(program: torch.export.ExportedProgram) -> None:
     for node in program.graph.nodes:
         place, does = TRAINING.get(str(node.target), (0, ""))
-        if does and len(node.args) > place and node.args[place] and (node.args[1] != 0 or "dropout" not in str(node.target)):
+        if (
+            does
+            and len(node.args) > place
+            and node.args[place]
+            and (node.args[1] != 0 or "dropout" not in str(node.target))
+        ):
             raise CaptureError(f"module {module_path(node)!r} ({node.target}) {does}; call model.eval() first")
 
 
@@ -93,12 +102,16 @@ def module_path(node: torch.fx.Node) -> str:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """torch.export logs, warns and prints when it fails; our error says it once."""
     previous = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:
@@ -106,9 +119,18 @@ def _quiet() -> Iterator[None]:
 
 
 _CAUSES = (
-    (r"GuardOnDataDependent|data-dependent|Could not guard|Dynamic control flow|unbacked", "a branch or number (.item(), if, int()) depends on the data"),
-    (r"Constraints violated|not all values of batch|specializ|ConstraintViolation|L\['", "the batch size is hard-wired; write -1 or x.shape[0] for the batch"),
-    (r"is invalid for input of size|cannot be reshaped|size mismatch|must match the size|shape", "the shapes do not fit a batch of 3 rows (a hard-wired batch, or a wrong example shape)"),
+    (
+        r"GuardOnDataDependent|data-dependent|Could not guard|Dynamic control flow|unbacked",
+        "a branch or number (.item(), if, int()) depends on the data",
+    ),
+    (
+        r"Constraints violated|not all values of batch|specializ|ConstraintViolation|L\['",
+        "the batch size is hard-wired; write -1 or x.shape[0] for the batch",
+    ),
+    (
+        r"is invalid for input of size|cannot be reshaped|size mismatch|must match the size|shape",
+        "the shapes do not fit a batch of 3 rows (a hard-wired batch, or a wrong example shape)",
+    ),
 )
 
 

@@ -13,9 +13,17 @@ from maxaffine.capture.example import Inputs
 from maxaffine.capture.export import module_path
 from maxaffine.errors import CaptureError
 from maxaffine.operators import registry
-from maxaffine.program.graph import BaseDtype, Device, Graph, Node, Ref, Size, substitute
+from maxaffine.program.graph import BaseDtype, Device, Graph, Node, Ref, Size
 
 SKIPPED = ("aten._assert_tensor_metadata", "aten._assert_scalar", "aten._assert_async", "aten.sym_constrain")
+
+
+SHAPE_ONLY = {
+    f"aten.{prefix}{word}{suffix}.default": f"aten.{word}.default"
+    for word in ("zeros", "ones", "full", "empty")
+    for prefix, suffix in (("", "_like"), ("new_", ""))
+}
+"""Operations that read nothing but the shape of their operand, so that their result does not depend on it."""
 
 
 @dataclass(frozen=True)
@@ -56,17 +64,21 @@ class Lowered:
     sources: tuple[Source, ...]
     outputs: Any
     calls: dict[str, list[int]]
+    kinds: dict[str, str]
 
 
 class Lowering:
     """One pass over a program; every fx node becomes a value: a node number, a size, or a tuple of outputs."""
 
-    def __init__(self, program: torch.export.ExportedProgram, model: nn.Module, inputs: Inputs, dtype: torch.dtype) -> None:
+    def __init__(
+        self, program: torch.export.ExportedProgram, model: nn.Module, inputs: Inputs, dtype: torch.dtype
+    ) -> None:
         self.program, self.model, self.inputs, self.dtype = program, model, inputs, dtype
         self.nodes: list[Node] = []
         self.sources: list[Source] = []
         self.values: dict[str, Any] = {}
         self.calls: dict[str, list[int]] = {}
+        self.kinds: dict[str, str] = {}
         self.declared = _declared_calls(program)
         self.symbol: Any = None
         self.variable = -1
@@ -78,7 +90,7 @@ class Lowering:
             if fx.op == "call_function" and not str(fx.target).startswith(SKIPPED):
                 self._call(fx)
         graph = Graph(tuple(self.nodes), self.variable, -1)
-        return Lowered(graph, tuple(self.sources), self._outputs(), self.calls)
+        return Lowered(graph, tuple(self.sources), self._outputs(), self.calls, self.kinds)
 
     def _placeholders(self) -> None:
         leaves, user = self.inputs.leaves, 0
@@ -88,7 +100,11 @@ class Lowering:
             if spec.kind is InputKind.USER_INPUT:
                 self._user_input(fx, leaves[user], user)
                 user += 1
-            elif fx is not None and spec.kind in (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR):
+            elif fx is not None and spec.kind in (
+                InputKind.PARAMETER,
+                InputKind.BUFFER,
+                InputKind.CONSTANT_TENSOR,
+            ):
                 source = self._source(spec.target)
                 self._tensor(fx.name, source, str(spec.target))
 
@@ -100,10 +116,22 @@ class Lowering:
         if self.symbol is None and self.inputs.batched[place]:
             self.symbol = fx.meta["val"].shape[0].node.expr
         if place == self.inputs.variable:
-            self.variable = self._append(fx.name, Node("input", label="input", shape=self._sizes(fx), floating=leaf.is_floating_point()))
+            self.variable = self._append(
+                fx.name,
+                Node("input", label="input", shape=self._sizes(fx), floating=leaf.is_floating_point()),
+            )
         elif self.inputs.batched[place]:
             self.sources.append(Fixed(leaf[:1].clone()))
-            self._append(fx.name, Node("rows", (len(self.sources) - 1,), label=fx.name, shape=self._sizes(fx), floating=leaf.is_floating_point()))
+            self._append(
+                fx.name,
+                Node(
+                    "rows",
+                    (len(self.sources) - 1,),
+                    label=fx.name,
+                    shape=self._sizes(fx),
+                    floating=leaf.is_floating_point(),
+                ),
+            )
         else:
             self._tensor(fx.name, Fixed(leaf), fx.name)
 
@@ -115,13 +143,24 @@ class Lowering:
             module = None
         if module is not None and (name in module._parameters or name in module._buffers):
             return Shared(module, name)
-        return Fixed(self.program.constants[target] if target in self.program.constants else self.program.state_dict[target])
+        return Fixed(
+            self.program.constants[target] if target in self.program.constants else self.program.state_dict[target]
+        )
 
     def _tensor(self, name: str, source: Source, label: str) -> None:
         self.sources.append(source)
         value = source.read()
         shape = tuple(value.shape)
-        self._append(name, Node("tensor", (len(self.sources) - 1,), label=label, shape=shape, floating=value.is_floating_point()))
+        self._append(
+            name,
+            Node(
+                "tensor",
+                (len(self.sources) - 1,),
+                label=label,
+                shape=shape,
+                floating=value.is_floating_point(),
+            ),
+        )
 
     def _append(self, name: str, node: Node) -> int:
         self.nodes.append(node)
@@ -149,15 +188,37 @@ class Lowering:
             return
         self._emit(fx, fx, "")
 
-    def _emit(self, fx: torch.fx.Node, call: torch.fx.Node, output: str, op: str | None = None, args: tuple[Any, ...] | None = None) -> None:
+    def _emit(
+        self,
+        fx: torch.fx.Node,
+        call: torch.fx.Node,
+        output: str,
+        op: str | None = None,
+        args: tuple[Any, ...] | None = None,
+    ) -> None:
         args = self._arguments(call.args) if args is None else args
-        kwargs = () if op else tuple((k, self._arguments(v)) for k, v in call.kwargs.items() if v is not None and k != "pin_memory")
+        kwargs = (
+            ()
+            if op
+            else tuple((k, self._arguments(v)) for k, v in call.kwargs.items() if v is not None and k != "pin_memory")
+        )
         value, path = fx.meta["val"], module_path(call)
         op = op or f"{call.target}{output}"
+        if op in SHAPE_ONLY:
+            op, args, kwargs = (
+                SHAPE_ONLY[op],
+                (self._sizes(fx), *args[1 if "_like" in op else 2 :]),
+                self._factory(fx),
+            )
         node = Node(op, args, kwargs, path, call.name, self._sizes(fx), value.dtype.is_floating_point)
         index = self._append(fx.name, node)
-        for key in _stack(call):
+        for key, kind in (call.meta.get("nn_module_stack") or {}).values():
             self.calls.setdefault(key, []).append(index)
+            self.kinds[key] = _qualified(kind)
+
+    def _factory(self, fx: torch.fx.Node) -> tuple[tuple[str, Any], ...]:
+        dtype = fx.meta["val"].dtype
+        return (("dtype", BaseDtype() if dtype is self.dtype else dtype), ("device", Device()))
 
     def _arguments(self, value: Any) -> Any:
         if isinstance(value, torch.fx.Node):
@@ -185,9 +246,13 @@ class Lowering:
                 coefficients = [sympy.Rational(1, 2)]
             if all(c.is_Integer for c in coefficients):
                 return Size(tuple(int(c) for c in coefficients))
-            raise CaptureError(f"a size of the model is {expression} of the batch size; only sums and products of it are supported")
+            raise CaptureError(
+                f"a size of the model is {expression} of the batch size; only sums and products of it are supported"
+            )
         if isinstance(size, torch.SymBool | torch.SymFloat):
-            raise CaptureError("a number of the model is computed from the batch size, so its rows would depend on each other")
+            raise CaptureError(
+                "a number of the model is computed from the batch size, so its rows would depend on each other"
+            )
         return size
 
     def _outputs(self) -> Any:
@@ -195,7 +260,9 @@ class Lowering:
         results = list(next(n for n in self.program.graph.nodes if n.op == "output").args[0])
         for spec in specs:
             if spec.kind is OutputKind.BUFFER_MUTATION:
-                raise CaptureError(f"the model writes to its own buffer {spec.target!r} when it runs; call model.eval() or remove the write")
+                raise CaptureError(
+                    f"the model writes to its own buffer {spec.target!r} when it runs; call model.eval() or remove the write"
+                )
         kept = [self._result(r) for r, s in zip(results, specs, strict=True) if s.kind is OutputKind.USER_OUTPUT]
         assert self.program.call_spec.out_spec is not None
         return pytree.tree_unflatten(kept, self.program.call_spec.out_spec)
@@ -204,17 +271,16 @@ class Lowering:
         return self.values[result.name] if isinstance(result, torch.fx.Node) else result
 
 
-def _stack(fx: torch.fx.Node) -> list[str]:
-    """Module paths around a call, innermost last."""
-    return [path for path, _ in (fx.meta.get("nn_module_stack") or {}).values()]
+def _qualified(kind: Any) -> str:
+    return kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _declared_calls(program: torch.export.ExportedProgram) -> dict[str, tuple[str | None, str]]:
-    """fx node -> (operand, operation) at the result of a declared module's call, (None, ...) inside it."""
+    """Fx node -> (operand, operation) at the result of a declared module's call, (None, ...) inside it."""
     groups: dict[str, tuple[str, list[torch.fx.Node]]] = {}
     for fx in program.graph.nodes:
         for key, (_, kind) in (fx.meta.get("nn_module_stack") or {}).items():
-            name = kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"
+            name = _qualified(kind)
             if fx.op == "call_function" and name in registry.MODULES:
                 groups.setdefault(key, (name, []))[1].append(fx)
     found: dict[str, tuple[str | None, str]] = {}
@@ -233,29 +299,31 @@ def _constant(fx: torch.fx.Node) -> bool:
     return fx.op == "placeholder" and fx.name.startswith(("p_", "b_", "c_"))
 
 
-def labelled(graph: Graph, names: dict[str, str], classes: dict[str, type], rename: dict[str, str]) -> Graph:
-    """Name the spline operators: the calling activation or pooling module, else <enclosing module>.<operation>."""
+def labelled(graph: Graph, names: dict[str, str], kinds: dict[str, str]) -> Graph:
+    """Name the spline operators: the calling activation or pooling module, else <enclosing module>.<operation>.
+
+    names: module path -> given name (ONNX outputs); kinds: module path -> qualified class.
+    """
     live = graph.live(graph.input)
     seen: dict[str, int] = {}
     nodes = list(graph.nodes)
     for i, node in enumerate(nodes):
         if not live[i] or type(registry.rule_of(node.op)) not in (registry.Spline1, registry.Spline2):
             continue
-        base = _base_name(node, names, classes, rename)
+        base = _base_name(node, names, kinds)
         seen[base] = seen.get(base, -1) + 1
         nodes[i] = replace(node, label=f"{base}@{seen[base]}" if seen[base] else base)
     return replace(graph, nodes=tuple(nodes))
 
 
-def _base_name(node: Node, names: dict[str, str], classes: dict[str, type], rename: dict[str, str]) -> str:
+def _base_name(node: Node, names: dict[str, str], kinds: dict[str, str]) -> str:
     if node.module in names:
         return names[node.module]
-    kind = classes.get(node.module, nn.Module).__module__
-    own = node.op.startswith("module.") or kind in ("torch.nn.modules.activation", "torch.nn.modules.pooling")
+    home = kinds.get(node.module, "")
+    own = node.op.startswith("module.") or home.startswith(
+        ("torch.nn.modules.activation.", "torch.nn.modules.pooling.")
+    )
     if own and node.module:
         return node.module
-    word = rename.get(node.op, node.op.split(".")[1]).strip("_")
+    word = node.op.split("#")[0].split(".")[-1 if node.op.startswith("module.") else 1].strip("_")
     return f"{node.module}.{word}" if node.module else word
-
-
-__all__ = ["Fixed", "Lowered", "Lowering", "Shared", "Source", "labelled", "substitute"]

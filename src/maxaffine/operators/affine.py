@@ -1,16 +1,15 @@
 """The table of operators that are affine in their live operands.
 
-    live     sets of operand positions in which the operator is jointly affine, the others being constant:
-             ((0, 1),) for add, ((0,), (1,)) for a product
-    shifts   constant operands that only shift the result: zero in the linear part
-    biases   the same, where the operator takes None for "no bias"
+live     sets of operand positions in which the operator is jointly affine, the others being constant:
+         ((0, 1),) for add, ((0,), (1,)) for a product
+shifts   constant operands that only shift the result: zero in the linear part
+biases   the same, where the operator takes None for "no bias"
 """
 
 from dataclasses import dataclass
 
 from maxaffine.operators import transpose as adjoint
 from maxaffine.operators.transpose import Transpose
-
 
 JOINT = ((0, 1),)
 EITHER = ((0,), (1,))
@@ -62,11 +61,17 @@ RULES: dict[str, Affine] = {
     **_same("div.Tensor div.Scalar", Affine(transpose=adjoint.over)),
     **_same("mean.default mean.dim", Affine(transpose=adjoint.mean)),
     **_same("sum.default sum.dim_IntList", Affine(transpose=adjoint.total)),
-    **_same("cumsum.default diff.default trace.default tril.default triu.default diagonal.default diag_embed.default", Affine()),
+    **_same(
+        "cumsum.default diff.default trace.default tril.default triu.default diagonal.default diag_embed.default",
+        Affine(),
+    ),
     "aten.avg_pool2d.default": Affine(transpose=adjoint.average_pool2d),
     "aten.adaptive_avg_pool2d.default": Affine(transpose=adjoint.adaptive_average_pool2d),
     "aten._adaptive_avg_pool2d.default": Affine(transpose=adjoint.adaptive_average_pool2d),
-    **_same("avg_pool1d.default avg_pool3d.default adaptive_avg_pool1d.default adaptive_avg_pool3d.default", Affine()),
+    **_same(
+        "avg_pool1d.default avg_pool3d.default adaptive_avg_pool1d.default adaptive_avg_pool3d.default",
+        Affine(),
+    ),
     "aten.pad.default": Affine(shifts=(3,)),
     "aten.constant_pad_nd.default": Affine(shifts=(2,)),
     **_same(
@@ -89,9 +94,10 @@ RULES: dict[str, Affine] = {
     ),
     **_same(
         "clone.default detach.default detach_.default alias.default contiguous.default _to_copy.default to.dtype lift_fresh_copy.default "
-        "lift_fresh.default view_of.default positive.default to.dtype_layout to.device to.other type_as.default",
+        "lift_fresh.default view_of.default positive.default to.dtype_layout to.device",
         Affine(transpose=adjoint.identity),
     ),
+    **_same("type_as.default to.other", Affine(JOINT)),
     "aten.permute.default": Affine(transpose=adjoint.permute),
     **_same("transpose.int", Affine(transpose=adjoint.swap)),
     **_same(
@@ -110,7 +116,10 @@ RULES: dict[str, Affine] = {
     **_same("cat.default stack.default hstack.default vstack.default", Affine(shifts=(0,))),
     **_same("where.self where.ScalarSelf where.ScalarOther", Affine(((1, 2),), shifts=(1, 2))),
     **_same("masked_fill.Scalar masked_fill.Tensor", Affine(((0, 2),), shifts=(0, 2))),
-    **_same("select_scatter.default slice_scatter.default diagonal_scatter.default copy.default", Affine(JOINT, shifts=(0, 1))),
+    **_same(
+        "select_scatter.default slice_scatter.default diagonal_scatter.default copy.default",
+        Affine(JOINT, shifts=(0, 1)),
+    ),
     **_same("index_put.default _unsafe_index_put.default", Affine(((0, 2),), shifts=(0, 2))),
     **_same("index_add.default scatter.src scatter_add.default", Affine(((0, 3),), shifts=(0, 3))),
     **_same("index_fill.int_Scalar scatter.value", Affine(shifts=(3,))),

@@ -14,7 +14,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from maxaffine.errors import InputError
+from maxaffine.errors import InputError, NotPiecewiseAffineError
 from maxaffine.types import Level, Scalar, Shape
 
 
@@ -83,7 +83,7 @@ class Elementwise:
 
 def pick(code: Tensor, levels: Sequence[Level], dtype: torch.dtype) -> Tensor:
     """levels[code], unit by unit; exact (no arithmetic on the levels)."""
-    if tuple(levels) == (0, 1) and not any(isinstance(v, Tensor) for v in levels):
+    if not any(isinstance(v, Tensor) for v in levels) and tuple(levels) == (0, 1):
         return code.to(dtype)
     out = torch.zeros(code.shape, dtype=dtype, device=code.device) + levels[0]
     for r, level in enumerate(levels[1:], start=1):
@@ -130,9 +130,7 @@ def _clamp(name: str) -> Callable[..., Elementwise]:
 
 def _threshold(_: Shape, threshold: Scalar, value: Scalar) -> Elementwise:
     if threshold != value:
-        raise InputError(
-            f"threshold(z, {threshold}, {value}) jumps at z = {threshold}: it is continuous only when both numbers agree"
-        )
+        raise NotPiecewiseAffineError(f"discontinuous (it jumps from {value} to {threshold} at z = {threshold})")
     return Elementwise("threshold", (threshold,), (0, 1), (value, 0))
 
 

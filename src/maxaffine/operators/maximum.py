@@ -17,6 +17,7 @@ from maxaffine.types import Shape
 Winner = Callable[[Tensor], tuple[Tensor, Tensor]]
 """The native maximum over windows: operand -> (values, flat positions of the winners)."""
 
+
 @dataclass(frozen=True)
 class Pair:
     """max(a, b) or min(a, b) entry by entry: piece 0 is a, piece 1 is b; a tie is piece 0."""
@@ -154,12 +155,14 @@ class Windows:
 
 
 def reduction(name: str, sign: int, shape: Shape, dims: Sequence[int], keepdim: bool) -> Windows:
-    """max or min over whole dimensions: one window that is the flattened block of those dimensions."""
+    """Max or min over whole dimensions: one window that is the flattened block of those dimensions."""
     axes = tuple(sorted(d % len(shape) - len(shape) for d in dims))
     count = prod(shape[a] for a in axes)
     step = torch.arange(count)
     kept = (1,) * len(axes) if keepdim else ()
-    return Windows(name, sign, axes, kept, torch.zeros(1, dtype=torch.long), step, torch.ones(1, count, dtype=torch.bool))
+    return Windows(
+        name, sign, axes, kept, torch.zeros(1, dtype=torch.long), step, torch.ones(1, count, dtype=torch.bool)
+    )
 
 
 @dataclass(frozen=True)
@@ -223,9 +226,7 @@ def _max_pool(count: int) -> Callable[..., Windows]:
         strides = _numbers(stride, count) if stride else kernel
         pads, steps = _numbers(padding, count), _numbers(dilation, count)
         winner = partial(native, kernel_size=kernel, stride=strides, padding=pads, dilation=steps, ceil_mode=ceil_mode)
-        outs = [
-            _pooled_size(*row, ceil_mode) for row in zip(sizes, kernel, strides, pads, steps, strict=True)
-        ]
+        outs = [_pooled_size(*row, ceil_mode) for row in zip(sizes, kernel, strides, pads, steps, strict=True)]
         axes = [pooled_axis(*row) for row in zip(sizes, outs, kernel, strides, pads, steps, strict=True)]
         return windows(f"max_pool{count}d", sizes, axes, winner)
 

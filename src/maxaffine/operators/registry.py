@@ -21,7 +21,7 @@ from maxaffine.types import Level, Scalar, Shape
 class SplineOperator(Protocol):
     """What a spline operator answers about itself; Elementwise, Pair and Windows do, and so may a user's class.
 
-    code(*operands) -> active piece of each unit; freeze(code, dtype) -> anything; piece(frozen, *operands, linear) ->
+    code(*operands) -> active piece of each unit; freeze(code, dtype) -> anything; piece(frozen, *operands, linear=) ->
     the frozen piece's value, affine in the operands; walls(code, *operands, linear) -> (W, *units), affine in the
     operands and all >= 0 exactly on that piece (+inf, or 0 when linear, where a wall is absent); transpose(frozen,
     cotangent, *operand_shapes) -> cotangents of the operands. `Custom` supplies freeze and transpose.
@@ -31,11 +31,14 @@ class SplineOperator(Protocol):
     def name(self) -> str: ...
     @property
     def pieces(self) -> int: ...
-    def code(self, *operands: Tensor) -> Tensor: ...
+
+    # The operands are positional; each operator has its own number of them.
+    code: Callable[..., Tensor]
+    piece: Callable[..., Tensor]
+    walls: Callable[..., Tensor]
+    transpose: Callable[..., Sequence[Tensor]]
+
     def freeze(self, code: Tensor, dtype: torch.dtype) -> Any: ...
-    def piece(self, frozen: Any, *operands: Tensor, linear: bool = False) -> Tensor: ...
-    def walls(self, code: Tensor, *operands: Tensor, linear: bool = False) -> Tensor: ...
-    def transpose(self, frozen: Any, cotangent: Tensor, *shapes: Shape) -> Sequence[Tensor]: ...
 
 
 class Custom:
@@ -88,6 +91,7 @@ TABLE: dict[str, Rule] = {
     **affine.RULES,
     **{op: Opaque("smooth") for op in other.SMOOTH},
     **{op: Opaque("discontinuous") for op in other.DISCONTINUOUS if op not in affine.RULES},
+    **{op: Opaque("a function of token ids") for op in other.BOUNDARY},
     **{op: Refused(reason) for op, reason in other.RANDOM.items()},
 }
 MODULES: dict[str, Elementwise] = {}

@@ -18,63 +18,63 @@ aten = torch.ops.aten
 
 
 def identity(g: Tensor, args: Sequence[Any], shape: Shape, at: int) -> Tensor:  # noqa: ARG001
-    """y = x."""
+    """Y = x."""
     return g
 
 
 def reshape(g: Tensor, args: Sequence[Any], shape: Shape, at: int) -> Tensor:  # noqa: ARG001
-    """y = x in another shape."""
+    """Y = x in another shape."""
     return g.reshape(shape)
 
 
 def negative(g: Tensor, args: Sequence[Any], shape: Shape, at: int) -> Tensor:  # noqa: ARG001
-    """y = -x."""
+    """Y = -x."""
     return -g
 
 
 def permute(g: Tensor, args: Sequence[Any], shape: Shape, at: int) -> Tensor:  # noqa: ARG001
-    """y = x with its axes permuted."""
+    """Y = x with its axes permuted."""
     order = [d % len(shape) for d in args[1]]
     return g.permute([order.index(i) for i in range(len(shape))])
 
 
 def swap(g: Tensor, args: Sequence[Any], shape: Shape, at: int) -> Tensor:  # noqa: ARG001
-    """y = x with two axes exchanged."""
+    """Y = x with two axes exchanged."""
     return g.transpose(args[1], args[2])
 
 
 def linear(g: Tensor, args: Sequence[Any], shape: Shape, at: int) -> Tensor:  # noqa: ARG001
-    """y = x W^T + b."""
+    """Y = x W^T + b."""
     return g @ args[1]
 
 
 def add(g: Tensor, args: Sequence[Any], shape: Shape, at: int) -> Tensor:  # noqa: ARG001
-    """y = a + b."""
+    """Y = a + b."""
     return unbroadcast(g, shape)
 
 
 def subtract(g: Tensor, args: Sequence[Any], shape: Shape, at: int) -> Tensor:  # noqa: ARG001
-    """y = a - b."""
+    """Y = a - b."""
     return unbroadcast(-g if at else g, shape)
 
 
-def times(g: Tensor, args: Sequence[Any], shape: Shape, at: int) -> Tensor:  # noqa: ARG001
-    """y = x c or c x with a constant c that broadcasts."""
+def times(g: Tensor, args: Sequence[Any], shape: Shape, at: int) -> Tensor:
+    """Y = x c or c x with a constant c that broadcasts."""
     return unbroadcast(g * args[1 - at], shape)
 
 
 def over(g: Tensor, args: Sequence[Any], shape: Shape, at: int) -> Tensor:  # noqa: ARG001
-    """y = x / c."""
+    """Y = x / c."""
     return unbroadcast(g / args[1], shape)
 
 
-def right_product(g: Tensor, args: Sequence[Any], shape: Shape, at: int) -> Tensor | None:  # noqa: ARG001
-    """y = x C with a constant matrix C."""
+def right_product(g: Tensor, args: Sequence[Any], shape: Shape, at: int) -> Tensor | None:
+    """Y = x C with a constant matrix C."""
     return g @ args[1].mT if at == 0 and args[1].dim() == 2 and len(shape) >= 2 else None
 
 
 def batch_norm(g: Tensor, args: Sequence[Any], shape: Shape, at: int) -> Tensor:  # noqa: ARG001
-    """y = (x - mean) / sqrt(var + eps) * weight + bias at test time."""
+    """Y = (x - mean) / sqrt(var + eps) * weight + bias at test time."""
     scale, _ = batch_norm_affine(args)
     return g * channelwise(scale, len(shape))
 
@@ -114,14 +114,17 @@ def convolution(dims: int, transposed: bool) -> Transpose:
 
 
 def average_pool2d(g: Tensor, args: Sequence[Any], shape: Shape, at: int) -> Tensor:  # noqa: ARG001
-    """y = mean over each window."""
-    kernel, stride, padding, ceil, count_padding, divisor = [*args[1:], *[[], 0, False, True, None][len(args) - 2 :]]
+    """Y = mean over each window."""
+    kernel, stride, padding, ceil, count_padding, divisor = [
+        *args[1:],
+        *[[], 0, False, True, None][len(args) - 2 :],
+    ]
     pair = [[v, v] if isinstance(v, int) else list(v) for v in (kernel, stride, padding)]
     return aten.avg_pool2d_backward(g, g.new_zeros(1).expand(shape), *pair, ceil, count_padding, divisor)
 
 
 def adaptive_average_pool2d(g: Tensor, args: Sequence[Any], shape: Shape, at: int) -> Tensor:  # noqa: ARG001
-    """y = mean over each adaptive window; the global mean spreads evenly."""
+    """Y = mean over each adaptive window; the global mean spreads evenly."""
     sizes = args[1]
     if list([sizes] * 2 if isinstance(sizes, int) else sizes) == [1, 1]:
         return (g / (shape[-1] * shape[-2])).expand(shape)
@@ -129,15 +132,15 @@ def adaptive_average_pool2d(g: Tensor, args: Sequence[Any], shape: Shape, at: in
 
 
 def total(g: Tensor, args: Sequence[Any], shape: Shape, at: int) -> Tensor:  # noqa: ARG001
-    """y = sum over dimensions."""
+    """Y = sum over dimensions."""
     dims, keepdim = _dims(args, shape)
     for d in [] if keepdim else sorted(dims):
         g = g.unsqueeze(d)
     return g.expand(shape)
 
 
-def mean(g: Tensor, args: Sequence[Any], shape: Shape, at: int) -> Tensor:  # noqa: ARG001
-    """y = mean over dimensions."""
+def mean(g: Tensor, args: Sequence[Any], shape: Shape, at: int) -> Tensor:
+    """Y = mean over dimensions."""
     dims, _ = _dims(args, shape)
     return total(g, args, shape, at) / prod(shape[d] for d in dims)
 

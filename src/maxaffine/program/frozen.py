@@ -9,7 +9,15 @@ from torch import Tensor
 
 from maxaffine.operators.registry import Spline1, Spline2
 from maxaffine.program.graph import Graph, Layout
-from maxaffine.program.links import BATCH_NORM, FOLDABLE, AffineLink, Link, SplineLink, affine_link, fold_batch_norm
+from maxaffine.program.links import (
+    BATCH_NORM,
+    FOLDABLE,
+    AffineLink,
+    Link,
+    SplineLink,
+    affine_link,
+    fold_batch_norm,
+)
 from maxaffine.program.plan import Plan, Step, operand_count, operator_of
 
 
@@ -27,9 +35,17 @@ class Codes:
 class Frozen:
     """The links of a plan at given codes; every method takes K S rows, K-major."""
 
-    def __init__(self, plan: Plan, tensors: Sequence[Tensor], codes: Codes, samples: int) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        tensors: Sequence[Tensor],
+        codes: Codes,
+        samples: int,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
         self.plan, self.tensors, self.codes, self.samples = plan, tensors, codes, samples
-        self.dtype, self.device = _place(tensors, codes)
+        self.dtype, self.device = dtype, device
         self._constants: dict[tuple[int, bool], list[Any]] = {}
         env = self.constants(samples, linear=False)
         varying = {*plan.held, *(set(plan.fixed) - plan.static)}
@@ -53,7 +69,9 @@ class Frozen:
         value = self.codes.held[j]
         return layout.from_rows(value.repeat(rows // self.samples, *[1] * (value.dim() - 1)))
 
-    def forward(self, x: Tensor, linear: bool, watch: Callable[[SplineLink, list[Any], int], None] | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, linear: bool, watch: Callable[[SplineLink, list[Any], int], None] | None = None
+    ) -> Tensor:
         """The frozen map at x, or its linear part; watch sees every spline link before it acts."""
         rows = x.shape[0] if self.plan.start == self.plan.graph.input else self._rows(x)
         env = self.constants(rows, linear)
@@ -65,7 +83,7 @@ class Frozen:
             env[link.out] = link.forward(env, rows, self.dtype, self.device, linear)
             for slot in last.get(n, ()):
                 env[slot] = None
-        return env[self.plan.ends[0]]
+        return env[self.plan.ends[0]] if self.plan.ends else x
 
     def _rows(self, x: Tensor) -> int:
         layout = _layout(self.plan.graph, self.plan.start)
@@ -83,14 +101,16 @@ class Frozen:
         """Cotangent of the start for a cotangent u of the end: (K S, ...) rows; shared: u has the K rows of all samples."""
         copies = u.shape[0] if shared else self._end_rows(u) // self.samples
         rows = copies * self.samples
-        pending: dict[int, tuple[Tensor, bool]] = {self.plan.ends[0]: (u, shared and self._shareable(self.plan.ends[0]))}
+        pending: dict[int, tuple[Tensor, bool]] = {
+            self.plan.ends[0]: (u, shared and self._shareable(self.plan.ends[0]))
+        }
         if shared and not pending[self.plan.ends[0]][1]:
             pending[self.plan.ends[0]] = (self._unshare(u, self.plan.ends[0], copies), False)
         for link in reversed(self.links):
             if link.out not in pending:
                 continue
             g, common = pending.pop(link.out)
-            if common and (link.per_row and type(link) is AffineLink or not self._links_share(link)):
+            if common and ((link.per_row and type(link) is AffineLink) or not self._links_share(link)):
                 g, common = self._unshare(g, link.out, copies), False
             found, common = self._pull(link, g, copies if common else rows, common, rows)
             for (_, slot), cotangent in zip(link.step.live, found, strict=True):
@@ -135,13 +155,6 @@ class Frozen:
             g = self._unshare(g, slot, copies) if common else g
             other = self._unshare(other, slot, copies) if both else other
         return other + g, common and both
-
-
-def _place(tensors: Sequence[Tensor], codes: Codes) -> tuple[torch.dtype, torch.device]:
-    for tensor in [*tensors, *codes.held.values()]:
-        if tensor.is_floating_point():
-            return tensor.dtype, tensor.device
-    return torch.get_default_dtype(), torch.device("cpu")
 
 
 def _layout(graph: Graph, node: int) -> Layout:

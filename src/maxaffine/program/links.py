@@ -14,7 +14,7 @@ from torch import Tensor
 from maxaffine.operators import transpose as adjoint
 from maxaffine.operators.affine import Affine
 from maxaffine.operators.registry import SplineOperator
-from maxaffine.program.graph import Graph, Layout, Node, Ref, settle, substitute
+from maxaffine.program.graph import Graph, Layout, Node, Ref, Size, settle, substitute
 from maxaffine.program.plan import Step
 
 CONVOLUTIONS = tuple(f"aten.conv{d}d.default" for d in (1, 2, 3))
@@ -40,12 +40,20 @@ class AffineLink:
         return self._apply(live, env, rows, dtype, device, linear)
 
     def _apply(
-        self, live: Sequence[Tensor], env: list[Any], rows: int, dtype: torch.dtype, device: torch.device, linear: bool
+        self,
+        live: Sequence[Tensor],
+        env: list[Any],
+        rows: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        linear: bool,
     ) -> Tensor:
         if linear and self.passes:
             return live[0]
         slots = {slot: value for (_, slot), value in zip(self.step.live, live, strict=True)}
-        args = list(substitute(self.step.node.args, lambda a: slots.get(a.index, env[a.index]) if type(a) is Ref else a))
+        args = list(
+            substitute(self.step.node.args, lambda a: slots.get(a.index, env[a.index]) if type(a) is Ref else a)
+        )
         if self.step.node.marked:
             args = settle(args, rows, dtype, device)
         for place, value in self.overrides.items():
@@ -65,7 +73,9 @@ class AffineLink:
         for i in self.rule.shifts:
             if i < len(args) and (i,) not in live:
                 lists = type(args[i]) in (list, tuple)
-                args[i] = [_zero(v) if (i, j) not in live else v for j, v in enumerate(args[i])] if lists else _zero(args[i])
+                args[i] = (
+                    [_zero(v) if (i, j) not in live else v for j, v in enumerate(args[i])] if lists else _zero(args[i])
+                )
 
     def adjoint(self, g: Tensor, env: list[Any], rows: int, dtype: torch.dtype, device: torch.device) -> list[Tensor]:
         """Cotangents of the live operands."""
@@ -75,7 +85,9 @@ class AffineLink:
         transpose = self.rule.transpose
         if transpose is not None and not self.step.kwargs:
             args = self._constant_arguments(env, rows, dtype, device)
-            found = [transpose(g, args, shape, place[0]) for shape, (place, _) in zip(shapes, self.step.live, strict=True)]
+            found = [
+                transpose(g, args, shape, place[0]) for shape, (place, _) in zip(shapes, self.step.live, strict=True)
+            ]
             if all(f is not None for f in found):
                 return [f for f in found if f is not None]
         zeros = [torch.zeros(shape, dtype=g.dtype, device=g.device) for shape in shapes]
@@ -132,7 +144,7 @@ class SplineLink:
     def _count(self) -> int:
         return len(self.shapes)
 
-    def forward(self, env: list[Any], rows: int, dtype: torch.dtype, device: torch.device, linear: bool) -> Tensor:  # noqa: ARG002
+    def forward(self, env: list[Any], rows: int, dtype: torch.dtype, device: torch.device, linear: bool) -> Tensor:
         """The frozen piece at the values in env."""
         copies = rows // self.samples
         value = self.operator.piece(self._frozen(copies, dtype), *self.operands(env, rows, linear), linear=linear)
@@ -142,18 +154,27 @@ class SplineLink:
         """(W, K S, *units) for a plain layout, rows first in every case: the walls at the values in env."""
         copies = rows // self.samples
         code = self.code if copies == 1 else self.code.repeat(copies, *[1] * (self.code.dim() - 1))
-        values = [v.flatten(0, 1) if copies > 1 and self.layout.plain and v.dim() else v for v in self.operands(env, rows, linear)]
+        values = [
+            v.flatten(0, 1) if copies > 1 and self.layout.plain and v.dim() else v
+            for v in self.operands(env, rows, linear)
+        ]
         walls = self.operator.walls(self.layout.from_rows(code), *values, linear=linear)
         return torch.stack([self.layout.to_rows(w) for w in walls])
 
     def adjoint(
-        self, g: Tensor, env: list[Any], rows: int, dtype: torch.dtype, device: torch.device, shared: bool = False  # noqa: ARG002
+        self,
+        g: Tensor,
+        env: list[Any],
+        rows: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        shared: bool = False,
     ) -> list[Tensor]:
         """Cotangents of the live operands, K S rows each; a shared g has K rows."""
         copies = rows // self.samples
         plain = self.layout.plain
         g = g.unsqueeze(1) if shared else self._split(g, copies)
-        lead = (copies, self.samples) if plain and copies > 1 or shared else (rows,)
+        lead = (copies, self.samples) if (plain and copies > 1) or shared else (rows,)
         shapes = [self._lead(node, rows, lead) for node in self.shapes]
         found = self.operator.transpose(self._frozen(copies, dtype), g, *shapes)
         live = {place[0]: node for place, node in self.step.live}
@@ -165,7 +186,8 @@ class SplineLink:
 
     def _lead(self, node: Node, rows: int, lead: tuple[int, ...]) -> tuple[int, ...]:
         sizes = node.sizes(rows)
-        return sizes if len(lead) == 1 else (lead[0], sizes[0] // lead[0], *sizes[1:])
+        batched = bool(node.shape) and type(node.shape[0]) is Size
+        return sizes if len(lead) == 1 or not batched else (lead[0], sizes[0] // lead[0], *sizes[1:])
 
 
 Link = AffineLink | SplineLink
@@ -175,7 +197,13 @@ def _zero(value: Any) -> Any:
     return torch.zeros_like(value) if isinstance(value, Tensor) else 0
 
 
-def affine_link(step: Step, graph: Graph, varying: set[int], overrides: dict[int, Any] | None = None, out: int | None = None) -> AffineLink:
+def affine_link(
+    step: Step,
+    graph: Graph,
+    varying: set[int],
+    overrides: dict[int, Any] | None = None,
+    out: int | None = None,
+) -> AffineLink:
     """The link of an affine step; varying: constants that differ from row to row."""
     assert type(step.rule) is Affine
     shapes = tuple(graph.nodes[slot] for _, slot in step.live)

@@ -19,16 +19,29 @@ STREAMED_ROWS = 256 * 2**20  # the same for single passes, where only memory mat
 class Local:
     """The affine maps of N samples at fixed codes; satisfies maxaffine.affine.LocalMaps."""
 
-    def __init__(self, plan: Plan, tensors: Sequence[Tensor], codes: Codes, samples: int, create_graph: bool = False) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        tensors: Sequence[Tensor],
+        codes: Codes,
+        samples: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        create_graph: bool = False,
+    ) -> None:
         self.plan, self.codes, self.samples, self.create_graph = plan, codes, samples, create_graph
         self.tensors = list(tensors) if create_graph else [t.detach() for t in tensors]
         self._versions = [t._version for t in self.tensors]
-        floating = next((t for t in self.tensors if t.is_floating_point()), torch.zeros(()))
-        self.dtype, self.device = floating.dtype, floating.device
+        self.dtype, self.device = dtype, device
         self._whole: Frozen | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_whole": None, "tensors": [t.detach() for t in self.tensors], "_versions": None}
+        return {
+            **self.__dict__,
+            "_whole": None,
+            "tensors": [t.detach() for t in self.tensors],
+            "_versions": None,
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -36,11 +49,15 @@ class Local:
 
     def value(self, x: Tensor) -> Tensor:
         """Each map at its own point."""
-        return self._stream(lambda frozen, rows: frozen.forward(rows, linear=False), x, self.plan.start, self.plan.ends[0])
+        return self._stream(
+            lambda frozen, rows: frozen.forward(rows, linear=False), x, self.plan.start, self.plan.ends[0]
+        )
 
     def tangent(self, v: Tensor) -> Tensor:
         """Each linear part at its own direction."""
-        return self._stream(lambda frozen, rows: frozen.forward(rows, linear=True), v, self.plan.start, self.plan.ends[0])
+        return self._stream(
+            lambda frozen, rows: frozen.forward(rows, linear=True), v, self.plan.start, self.plan.ends[0]
+        )
 
     def cotangent(self, u: Tensor) -> Tensor:
         """Each adjoint at its own cotangent."""
@@ -80,16 +97,17 @@ class Local:
             raise InputError("the model's parameters changed since at(x); call spline.at(x) again")
         count = rows.stop - rows.start
         if count < self.samples or self.create_graph:
-            return Frozen(self.plan, self.tensors, self.codes[rows], count)
+            return Frozen(self.plan, self.tensors, self.codes[rows], count, self.dtype, self.device)
         if self._whole is None:
-            self._whole = Frozen(self.plan, self.tensors, self.codes, count)
+            self._whole = Frozen(self.plan, self.tensors, self.codes, count, self.dtype, self.device)
         return self._whole
 
     def _stream(self, act: Callable[[Frozen, Tensor], Tensor], x: Tensor, start: int, end: int) -> Tensor:
         into, out = layout_of(self.plan, start), layout_of(self.plan, end)
         with torch.set_grad_enabled(self.create_graph):
             parts = [
-                out.to_rows(act(self.frozen(chunk), into.from_rows(x[chunk]))) for chunk in self.chunks(1, STREAMED_ROWS)
+                out.to_rows(act(self.frozen(chunk), into.from_rows(x[chunk])))
+                for chunk in self.chunks(1, STREAMED_ROWS)
             ]
             return parts[0] if len(parts) == 1 else torch.cat(parts)
 
@@ -97,7 +115,10 @@ class Local:
         layout, result = layout_of(self.plan, end), []
         with torch.set_grad_enabled(self.create_graph):
             for chunk in self.chunks(len(basis), CACHED_ROWS):
-                frozen, step = self.frozen(chunk), max(1, int(CACHED_ROWS / self.row_bytes / (chunk.stop - chunk.start)))
+                frozen, step = (
+                    self.frozen(chunk),
+                    max(1, int(CACHED_ROWS / self.row_bytes / (chunk.stop - chunk.start))),
+                )
                 found = [layout.to_rows(act(frozen, part)) for part in basis.split(step)]
                 stacked = [f.unflatten(0, (-1, frozen.samples)) for f in found]
                 result.append((stacked[0] if len(stacked) == 1 else torch.cat(stacked)).transpose(0, 1))

@@ -40,6 +40,8 @@ def _declared(operator: registry.SplineOperator) -> Callable[..., Tensor]:
 
 
 _OWN: dict[str, Callable[..., Any]] = {
+    "aten.view.default": torch.reshape,  # a frozen map meets other strides than the model did
+    "aten._unsafe_view.default": torch.reshape,
     "maxaffine.softshrink.default": torch.nn.functional.softshrink,
     "maxaffine.hardshrink.default": torch.nn.functional.hardshrink,
 }
@@ -86,7 +88,11 @@ class Plan:
     """The steps from node `start` to the nodes `ends`, and the constants they need."""
 
     def __init__(
-        self, graph: Graph, ends: Sequence[int] | None = None, start: int | None = None, keep: Sequence[int] | None = None
+        self,
+        graph: Graph,
+        ends: Sequence[int] | None = None,
+        start: int | None = None,
+        keep: Sequence[int] | None = None,
     ) -> None:
         self.graph = graph
         self.operators: dict[int, registry.SplineOperator] = {}
@@ -119,18 +125,31 @@ class Plan:
         return static
 
     def constants(
-        self, tensors: Sequence[Tensor], batch: int, dtype: torch.dtype, device: torch.device, known: list[Any] | None = None
+        self,
+        tensors: Sequence[Tensor],
+        batch: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        known: list[Any] | None = None,
     ) -> list[Any]:
         """Values of the nodes that do not vary, as a list indexed by node; `known` carries the static ones over."""
         env: list[Any] = [None] * len(self.graph.nodes)
         for i in self.fixed:
             env[i] = (
-                known[i] if known is not None and i in self.static else self._constant(i, env, tensors, batch, dtype, device)
+                known[i]
+                if known is not None and i in self.static
+                else self._constant(i, env, tensors, batch, dtype, device)
             )
         return env
 
     def _constant(
-        self, i: int, env: list[Any], tensors: Sequence[Tensor], batch: int, dtype: torch.dtype, device: torch.device
+        self,
+        i: int,
+        env: list[Any],
+        tensors: Sequence[Tensor],
+        batch: int,
+        dtype: torch.dtype,
+        device: torch.device,
     ) -> Any:
         node = self.graph.nodes[i]
         if node.op == "tensor":
@@ -143,7 +162,12 @@ class Plan:
         return self.functions[i](*args, **dict(kwargs))
 
     def run(
-        self, env: list[Any], x: Tensor, dtype: torch.dtype, batch: int | None = None, handler: Handler | None = None
+        self,
+        env: list[Any],
+        x: Tensor,
+        dtype: torch.dtype,
+        batch: int | None = None,
+        handler: Handler | None = None,
     ) -> list[Any]:
         """Run all steps on x; env holds the constants on entry and the values of the ends on return."""
         env[self.start] = x
@@ -170,7 +194,9 @@ def _not_affine(asked: str, step: Step, plan: Plan) -> str:
     before = [s.node.module for s in plan.steps if s.out < step.out and s.node.module]
     modules = [m for m in before if m != step.node.module]
     hint = (
-        f"cut the network before it with until={modules[-1]!r}" if modules else "no piecewise-affine module stands before it"
+        f"cut the network before it with until={modules[-1]!r}"
+        if modules
+        else "no piecewise-affine module stands before it"
     )
     where = f"in module {step.node.module!r}" if step.node.module else "in the model's own forward"
     return f"{asked} is not defined: {step.node.label} ({step.node.op}) {where} is {rule.kind}, not piecewise affine; {hint}"
@@ -188,9 +214,18 @@ def classify(node: Node, live: Sequence[tuple[tuple[int, ...], int]]) -> Rule | 
         if any(positions <= set(allowed) for allowed in rule.live) and not (rule.one_of_list and len(lists) > 1):
             return rule
         chooses = any(word in node.op for word in SELECTORS)
-        return Opaque("discontinuous (what it selects depends on the input)" if chooses else "a product of two live tensors")
-    if type(rule) is Spline1 and {place for place, _ in live} != {(0,)}:
+        return Opaque(
+            "discontinuous (what it selects depends on the input)" if chooses else "a product of two live tensors"
+        )
+    if type(rule) is not Spline1:
+        return rule
+    if {place for place, _ in live} != {(0,)}:
         return Opaque("smooth (its parameters depend on the input)")
+    try:  # some are continuous for some numbers only; a learned parameter is always allowed
+        if len(list(node.operands())) == 1:
+            rule.build(shape_of(node.shape), *node.args[1:], **dict(node.kwargs))
+    except NotPiecewiseAffineError as jump:
+        return Opaque(str(jump))
     return rule
 
 
@@ -204,6 +239,7 @@ def _step(graph: Graph, i: int, live: list[bool]) -> Step:
     everything = list(node.operands())
     simple = not node.marked and all(len(p) == 1 and p[0] < len(node.args) for p, _ in everything)
     flat = tuple((p[0], j) for p, j in everything) if simple else None
+    assert not isinstance(rule, Refused)
     return Step(i, node, rule, function_of(node.op), operands, (), flat, -1, dict(node.kwargs))
 
 
@@ -220,7 +256,17 @@ def _liveness(steps: list[Step], kept: set[int]) -> list[Step]:
         dead = tuple(j for j, end in last.items() if end == n and j not in kept)
         spline = type(step.rule) in (Spline1, Spline2)
         finished.append(
-            Step(step.out, step.node, step.rule, step.function, step.live, dead, step.flat, count if spline else -1, step.kwargs)
+            Step(
+                step.out,
+                step.node,
+                step.rule,
+                step.function,
+                step.live,
+                dead,
+                step.flat,
+                count if spline else -1,
+                step.kwargs,
+            )
         )
         count += spline
     return finished

@@ -40,7 +40,9 @@ def wall_values(frozen: Frozen, x: Tensor) -> dict[int, WallNorms]:
     return found
 
 
-def directions(ins: tuple[int, ...], samples: int, row_bytes: int, dtype: torch.dtype, device: torch.device) -> Iterator[Tensor]:
+def directions(
+    ins: tuple[int, ...], samples: int, row_bytes: int, dtype: torch.dtype, device: torch.device
+) -> Iterator[Tensor]:
     """The unit vectors of the input space in chunks (K, *in) that keep K x samples rows in the cache."""
     total = prod(ins)
     step = max(1, min(total, int(2 * CACHED_ROWS / row_bytes / samples)))
@@ -75,9 +77,11 @@ def _accumulate(frozen: Frozen, found: dict[int, WallNorms], basis: Tensor, dual
         else:
             item.norms += slopes.abs().pow(dual).sum(1)
 
-    repeated = basis.repeat_interleave(frozen.samples, 0) if frozen.samples == 1 else basis.unsqueeze(1).expand(
-        len(basis), frozen.samples, *basis.shape[1:]
-    ).flatten(0, 1)
+    repeated = (
+        basis.repeat_interleave(frozen.samples, 0)
+        if frozen.samples == 1
+        else basis.unsqueeze(1).expand(len(basis), frozen.samples, *basis.shape[1:]).flatten(0, 1)
+    )
     frozen.forward(layout_of(frozen.plan, frozen.plan.start).from_rows(repeated), linear=True, watch=watch)
 
 
@@ -97,7 +101,11 @@ def nearest(found: dict[int, WallNorms], samples: int) -> list[tuple[float, str,
 
 
 def _distances(item: WallNorms) -> Tensor:
-    largest = item.norms.transpose(0, 1).reshape(item.norms.shape[1], -1).amax(1) if item.norms.numel() else item.norms.new_zeros(item.norms.shape[1])
+    largest = (
+        item.norms.transpose(0, 1).reshape(item.norms.shape[1], -1).amax(1)
+        if item.norms.numel()
+        else item.norms.new_zeros(item.norms.shape[1])
+    )
     floor = (CONSTANT * largest).reshape(1, -1, *[1] * (item.norms.dim() - 2))
     return torch.where(item.norms > floor, item.values / item.norms, inf)
 
