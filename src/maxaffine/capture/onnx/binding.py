@@ -62,6 +62,9 @@ def bind(rule: Rule, node: Node, operands: Operands, pick: Callable[[Value], Ten
             if value is not None and name not in rule.ignored:
                 known[name] = _plain(name, value, pick)
     lead = next((v for v in operands if v is not None and v.live), operands[0] if operands else None)
+    if lead is not None and known.get("sizes") and len(known["sizes"]) == lead.one.dim():
+        new, old = pick(lead).shape, lead.full.shape  # where the batch is wired in, at batch 1 it is 1
+        known["sizes"] = [new[i] if s == old[i] else s for i, s in enumerate(known["sizes"])]
     if rule.axes and lead is not None:
         known |= _axes(rule, known, lead, every=every)
     return partial(rule.target or rule.run, **known)

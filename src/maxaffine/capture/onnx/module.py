@@ -1,9 +1,9 @@
 """The network of an ONNX file as a torch module: one child per node, the batch always in front.
 
-A *row* is one pass of the file at batch 1; the module maps a batch of rows to the batch of the file's
-results. A value of the file with sizes (1, *rest) is held as (B, *rest). A value whose first size is not 1, say
-after a Transpose that moved the batch of 1 elsewhere, is held *hidden* as (B, *sizes): the rows stacked in front
-of all that the file knows. Since operators count axes from the right, they run unchanged in either.
+A *row* is one pass of the file at batch 1; the module maps a batch of rows to the batch of their results.
+A value of the file with sizes (1, *rest) is held as (B, *rest). A value whose first size is not 1, say after
+a Transpose that moved the batch of 1 elsewhere, is held *hidden* as (B, *sizes): the rows stacked in front of
+all that the file knows. Since operators count axes from the right, they run unchanged in either.
 """
 
 from collections.abc import Callable, Mapping, Sequence

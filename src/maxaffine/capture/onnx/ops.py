@@ -23,8 +23,8 @@ NUMBERS = frozenset(
 class Rule:
     """How one ONNX operator runs: `run(*tensors, **constants, **attributes)`.
 
-    The first `tensors` inputs are tensors (None: all); those after them, named in `static`, must be known when
-    the file is read and arrive as Python numbers and lists.
+    The first `tensors` inputs are tensors (None: all); those after them, named in `static`, must be known
+    when the file is read and arrive as Python numbers and lists.
     `axes`: the parameters that are axes of the first input, with the default to take when absent; they are
     counted from the right before `run` sees them. No axis may be the batch, unless the operator only `moves`.
     `made`: only from constants, never part of the running graph.

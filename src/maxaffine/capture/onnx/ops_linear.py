@@ -152,7 +152,7 @@ def instance_norm(x: Tensor, scale: Tensor, bias: Tensor, epsilon: float = 1e-5)
 
 
 def group_norm(x: Tensor, scale: Tensor, bias: Tensor, num_groups: int, epsilon: float = 1e-5) -> Tensor:
-    """Zero mean and unit variance of each group of channels; scale, bias per channel, or per group (opset 18)."""
+    """Zero mean, unit variance of each group of channels; scale, bias per channel or per group (opset 18)."""
     repeats = x.shape[1] // scale.numel()
     if repeats > 1:
         scale, bias = scale.repeat_interleave(repeats), bias.repeat_interleave(repeats)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -119,7 +120,10 @@ def _interleaved(before: Sizes, after: Sizes) -> list[int]:
 # ---- resizing ----------------------------------------------------------------------------------
 def upsample(x: Tensor, scales: Sequence[float], mode: str = "nearest") -> Tensor:
     """Upsample (opset 7 to 9) and Resize of opset 10: pixel i comes from i / scale."""
-    return resize(x, scales, mode=mode, coordinate_transformation_mode="asymmetric", nearest_mode="floor")
+    if any(scale < 1 and 1 / scale % 1 for scale in scales):
+        raise CaptureError(f"scales {list(scales)}: which pixel is nearest was only defined in opset 11")
+    place = "asymmetric"
+    return resize(x, scales, mode=mode, coordinate_transformation_mode=place, nearest_mode="floor")
 
 
 def resize(
@@ -143,30 +147,31 @@ def resize(
     wanted = dict(zip(places, sizes or scales or (), strict=True))
     if any(wanted.pop(axis, 1) not in (1, x.shape[axis]) for axis in (-rank, 1 - rank)):
         raise CaptureError("only the pixels may be resized, not the batch or the channels")
-    factor = {a: wanted.get(a, 1.0) if not sizes else wanted.get(a, old[a]) / old[a] for a in old}
+    # in single precision as the standard stores them: it decides the ties of the nearest pixel
+    factor = {a: np.float32(wanted.get(a, old[a]) / old[a] if sizes else wanted.get(a, 1.0)) for a in old}
     new = {a: int(wanted.get(a, old[a])) if sizes else math.floor(old[a] * factor[a]) for a in old}
     if mode == "nearest":
         return _nearest(x, old, new, factor, coordinate_transformation_mode, nearest_mode)
     return _smooth(x, new, factor, mode, coordinate_transformation_mode, cubic_coeff_a, given=not sizes)
 
 
-Place = Callable[[int, float, int, int], float]  # (new pixel, factor, old size, new size) -> old place
+Place = Callable[[int, np.float32, int, int], float]  # (new pixel, factor, old size, new size) -> old place
 
 
-def _asymmetric(i: int, factor: float, _old: int, _new: int) -> float:
-    return i / factor
+def _asymmetric(i: int, factor: np.float32, _old: int, _new: int) -> float:
+    return float(i / factor)
 
 
-def _half_pixel(i: int, factor: float, _old: int, _new: int) -> float:
-    return (i + 0.5) / factor - 0.5
+def _half_pixel(i: int, factor: np.float32, _old: int, _new: int) -> float:
+    return float((i + 0.5) / factor - 0.5)
 
 
-def _pytorch_half_pixel(i: int, factor: float, _old: int, new: int) -> float:
-    return (i + 0.5) / factor - 0.5 if new > 1 else 0.0
+def _pytorch_half_pixel(i: int, factor: np.float32, _old: int, new: int) -> float:
+    return float((i + 0.5) / factor - 0.5) if new > 1 else 0.0
 
 
-def _align_corners(i: int, _factor: float, old: int, new: int) -> float:
-    return i * (old - 1) / (new - 1) if new > 1 else 0.0
+def _align_corners(i: int, _factor: np.float32, old: int, new: int) -> float:
+    return float(np.float32(i * (old - 1)) / np.float32(new - 1)) if new > 1 else 0.0
 
 
 PLACES: dict[str, Place] = {
@@ -187,7 +192,7 @@ def _nearest(
     x: Tensor,
     old: dict[int, int],
     new: dict[int, int],
-    factor: dict[int, float],
+    factor: dict[int, np.float32],
     coordinates: str,
     rounding: str,
 ) -> Tensor:
@@ -210,7 +215,7 @@ SMOOTH_MODES = {"linear": {3: "linear", 4: "bilinear", 5: "trilinear"}, "cubic":
 def _smooth(
     x: Tensor,
     new: dict[int, int],
-    factor: dict[int, float],
+    factor: dict[int, np.float32],
     mode: str,
     coordinates: str,
     a: float,
@@ -227,7 +232,9 @@ def _smooth(
     if coordinates == "align_corners":
         return F.interpolate(x, [new[k] for k in sorted(new)], mode=name, align_corners=True)
     if given:
-        return F.interpolate(x, scale_factor=[factor[k] for k in sorted(new)], mode=name, align_corners=False)
+        return F.interpolate(
+            x, scale_factor=[float(factor[k]) for k in sorted(new)], mode=name, align_corners=False
+        )
     return F.interpolate(x, [new[k] for k in sorted(new)], mode=name, align_corners=False)
 
 

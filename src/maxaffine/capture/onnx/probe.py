@@ -35,7 +35,7 @@ EXPECTED = (
 
 
 class RowsDependError(CaptureError):
-    """The rows of a batch depend on each other."""
+    """The file runs at its batch, but not row by row."""
 
 
 def build(file: File) -> tuple[OnnxModule, tuple[Tensor, ...]]:
@@ -207,7 +207,7 @@ class _Probe:
         """The file at its own batch and at batch 1 must tell the same of the first row."""
         if full.numel() != self.batch * one.numel():
             shapes = f"{tuple(full.shape)} at batch {self.batch}, {tuple(one.shape)} at batch 1"
-            raise CaptureError(f"it moves or folds the batch: {shapes}")
+            raise RowsDependError(f"it moves or folds the batch: {shapes}")
         in_front = one.dim() and one.shape[0] == 1 and full.shape == (self.batch, *one.shape[1:])
         if in_front and not same(full[:1], one):
             raise RowsDependError("its rows depend on each other or on the batch size")
