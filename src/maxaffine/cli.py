@@ -232,7 +232,7 @@ def _composition(spline: "Spline", name: str) -> Table:
 
     units = sum(operator.units for operator in spline.operators)
     ends = " -> ".join(" x ".join(map(str, shape)) or "1" for shape in (spline.in_shape, spline.out_shape))
-    title = f"{name}: {ends}, {len(spline.operators)} spline operators, {units:,} units"
+    title = f"{name}: {ends}, {len(spline.operators)} spline operator(s), {units:,} units"
     table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column("#", justify="right")
     for column in ("operator", "kind"):

@@ -68,7 +68,7 @@ def signed_bars(names: Sequence[str], values: Sequence[float], title: str = "") 
         end = middle + math.copysign(length + 5, value)
         parts.append(_text(0, y + 15, name, "start"))
         parts.append(f'<rect x="{x:.1f}" y="{y + 4}" width="{length:.1f}" height="14" fill="{colour}"/>')
-        parts.append(_text(end, y + 15, f"{value:.3g}", "start" if value >= 0 else "end"))
+        parts.append(_text(end, y + 15, f"{value:.3g}".replace("-", "−"), "start" if value >= 0 else "end"))
     height = row * len(names) + 4
     axis = f'<path d="M{middle} 0V{height}" stroke="currentColor" stroke-opacity=".4"/>'
     return _svg("".join([*parts, axis]), height, title or "signed values")

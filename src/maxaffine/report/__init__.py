@@ -10,11 +10,13 @@
 """
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from maxaffine import __version__
 from maxaffine.data import Dataset
+from maxaffine.errors import InputError
 from maxaffine.report.feed import Feed, Scaling, fit
 from maxaffine.report.files import staged
 from maxaffine.report.measure import Subject, Track, budget, measure
@@ -53,6 +55,9 @@ def write(
         InputError: data, labels or the folder do not fit.
     """
     layout = layout_of(data.row_shape, picture)
+    named, outputs = tuple(classes) or data.classes, math.prod(spline.out_shape)
+    if named and len(named) != outputs:
+        raise InputError(f"{len(named)} class names for a network of {outputs} outputs: {', '.join(named)}")
     subject = Subject(spline, data, feed)
     with staged(out) as files:
         findings = measure(subject, budget(spline, len(data), margins), track or _silently)
@@ -62,7 +67,7 @@ def write(
             feed=feed,
             layout=layout,
             findings=findings,
-            classes=tuple(classes) or data.classes,
+            classes=named,
             precision=f"{str(spline.dtype).removeprefix('torch.')} on {spline.device.type}",
             command=command,
             version=__version__,

@@ -65,16 +65,12 @@ def fit(data: Dataset, shape: Shape | None, scaling: Scaling) -> Feed:
     """
     if scaling.factor is None and data.inputs.dtype.kind in "iu":
         stored = f"{data.source} holds whole numbers ({data.inputs.dtype}, up to {data.inputs.max()})"
-        raise InputError(
-            f"{stored}: say how the network takes them, e.g. --scale 1/255, or --scale 1 as stored"
-        )
+        raise InputError(f"{stored}: say how the network takes them, e.g. --scale 1/255, or --scale 1 as stored")
     _check_scaling(scaling, data.row_shape)
     row = _permuted(data.row_shape, scaling.permute)
     wanted = row if shape is None else tuple(shape)
     if math.prod(row) != math.prod(wanted):
-        sizes = (
-            f"{data.row_shape} ({math.prod(row)} values), the network takes {wanted} ({math.prod(wanted)})"
-        )
+        sizes = f"{data.row_shape} ({math.prod(row)} values), the network takes {wanted} ({math.prod(wanted)})"
         raise InputError(f"{data.source}: a row has shape {sizes}: give data of the network's size")
     before, after = _long_axes(row), _long_axes(wanted)
     if before != after and min(len(before), len(after)) > 2:
@@ -117,9 +113,7 @@ def _check_scaling(scaling: Scaling, row: Shape) -> None:
         raise InputError(f"scale {scaling.factor}: give a finite number other than 0")
     for name, values in (("mean", scaling.mean), ("std", scaling.std)):
         if len(values) not in (1, row[0], row[-1]):
-            raise InputError(
-                f"{name} has {len(values)} values, a row has shape {row}: give 1, or 1 a channel"
-            )
+            raise InputError(f"{name} has {len(values)} values, a row has shape {row}: give 1, or 1 a channel")
         if not all(map(math.isfinite, values)) or (name == "std" and 0 in values):
             raise InputError(f"{name} {values}: give finite numbers, and no std of 0")
 
@@ -133,9 +127,7 @@ def _along(values: Numbers, row: Shape) -> np.ndarray:
 def _permuted(row: Shape, permute: Shape | None) -> Shape:
     order = tuple(range(len(row))) if permute is None else permute
     if sorted(order) != list(range(len(row))):
-        raise InputError(
-            f"permute {order}: not an order of the {len(row)} axes of a row of shape {tuple(row)}"
-        )
+        raise InputError(f"permute {order}: not an order of the {len(row)} axes of a row of shape {tuple(row)}")
     return tuple(row[axis] for axis in order)
 
 

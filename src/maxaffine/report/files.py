@@ -45,9 +45,7 @@ def _refusals(out: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        raise InputError(
-            f"{out}: cannot write a report there ({reason}); give another --out folder"
-        ) from error
+        raise InputError(f"{out}: cannot write a report there ({reason}); give another --out folder") from error
 
 
 def _beside(out: Path, content: bytes) -> str:

@@ -43,8 +43,7 @@ def classifies(found: Outputs) -> bool:
 class Exactness:
     """max |f(x') - (A[x] x' + b[x])| over ``points`` other points x' of the regions of ``rows`` inputs.
 
-    ``same`` of the points have the code of their x; ``scale`` is max |f(x')|. ``on_walls`` of the inputs
-    lie on a wall of their region; a point a thousandth of their length away stands for them.
+    ``same`` of the points have the code of their x; ``scale`` is max |f(x')|.
     """
 
     points: int
@@ -52,20 +51,21 @@ class Exactness:
     same: int
     worst: float
     scale: float
-    on_walls: int
 
 
 @dataclass(frozen=True)
 class Margins:
     """Distance (N,) of inputs to the nearest wall of their region and the operator (N,) whose wall it is.
 
-    ``norms`` (N,) are the lengths of the inputs, to compare; a distance is infinite where there is no
-    wall.
+    ``norms`` (N,) are the lengths of the inputs, to compare; a distance is infinite where there is no wall.
+    An input on a wall has distance 0; ``moved`` holds, for each of these, the distance from a point a
+    thousandth of its length away.
     """
 
     distances: np.ndarray
     operators: tuple[str, ...]
     norms: np.ndarray
+    moved: np.ndarray
 
 
 @dataclass(frozen=True)

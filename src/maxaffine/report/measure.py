@@ -73,12 +73,17 @@ def units(spline: Spline) -> int:
 
 
 def budget(spline: Spline, rows: int, margins: int | None = None) -> Budget:
-    """Choose how much to measure: less with many units, because a margin costs a Jacobian of all of them."""
+    """Choose how much to measure: less with many units, because a margin costs a Jacobian of all of them.
+
+    Raises:
+        InputError: ``margins``, the number of inputs whose walls are searched, is below 1.
+    """
+    if margins is not None and margins < 1:
+        raise InputError(f"margins {margins}: ask for the walls of at least 1 input")
     n = max(1, units(spline))
     affordable = min(200, max(4, 400_000 // n)) if margins is None else margins
-    return Budget(
-        rows=min(rows, 10_000), margins=min(rows, affordable), pool=min(rows, 1000, max(16, 2**27 // n))
-    )
+    pool = min(rows, 1000, max(16, 2**27 // n))
+    return Budget(rows=min(rows, 10_000), margins=min(rows, affordable), pool=pool)
 
 
 def measure(subject: Subject, plan: Budget, track: Track) -> Findings:
@@ -88,10 +93,10 @@ def measure(subject: Subject, plan: Budget, track: Track) -> Findings:
         NotPiecewiseAffineError: the network is not piecewise affine up to its output.
         InputError: labels that are no outputs of the network, or outputs that are not finite.
     """
+    _check_classes(subject.data.labels, math.prod(subject.spline.out_shape))
     found = outputs(subject, plan, track)
-    rows = np.arange(plan.margins)
-    walls = margins(subject, rows, track)
-    exact = exactness(subject, rows, walls, plan.points, track)
+    walls = margins(subject, plan.margins, track)
+    exact = exactness(subject, walls, plan.points, track)
     shown = chosen(found, plan.examples)
     examples = tuple(example(subject, row, found) for row in track(shown, "templates"))
     return Findings(found, exact, walls, examples, neighbours(subject, plan, found, track), plan.pool)
@@ -114,56 +119,62 @@ def outputs(subject: Subject, plan: Budget, track: Track) -> Outputs:
             seen[operator.name].update(_digests(pieces))
     f, b = _numpy(torch.cat(values)), _numpy(torch.cat(biases))
     if not np.isfinite(f).all():
-        raise InputError(
-            f"the network's output is NaN or infinite at row {int((~np.isfinite(f)).any(1).argmax())}"
-        )
+        raise InputError(f"the network's output is NaN or infinite at row {int((~np.isfinite(f)).any(1).argmax())}")
     before = {row[0]: row[-1] for row in composition_rows(spline)}
     layers = tuple(
         Layer(op.name, op.op, op.pieces, op.units, op.shape, before[op.name], len(seen[op.name]))
         for op in spline.operators
     )
-    found = Outputs(f, b, None if labels is None else labels[: plan.rows], layers, len(whole))
-    _check_classes(found)
-    return found
+    return Outputs(f, b, None if labels is None else labels[: plan.rows], layers, len(whole))
 
 
-def margins(subject: Subject, rows: np.ndarray, track: Track) -> Margins:
-    """Return the Euclidean distance of each input to the nearest wall of its region, and whose wall it is."""
-    distances, names, norms = [], [], []
-    for row in track(_chunks(len(rows), 8), "distances to the walls"):
-        x = subject.inputs(rows[row])
+def margins(subject: Subject, count: int, track: Track) -> Margins:
+    """Return the Euclidean distance of the first inputs to the nearest wall of their region, and whose wall
+    it is.
+
+    An input on a wall (equal pixels that tie in a maximum) has distance 0; there the distance from a point a
+    thousandth of its length away, in a random direction, is measured as well.
+    """
+    distances, names, norms, moved = [], [], [], []
+    for rows in track(_chunks(count, 8), "distances to the walls"):
+        x = subject.inputs(rows)
         walls = margin(subject.spline, x)
         distances.append(_numpy(walls.values))
         names.extend(walls.operators)
         norms.append(_numpy(x.flatten(1).norm(dim=1)))
-    return Margins(np.concatenate(distances), tuple(names), np.concatenate(norms))
+        tied = [row for row, d in enumerate(walls.values.tolist(), rows.start) if d == 0]
+        moved.extend(float(margin(subject.spline, _off_wall(subject, row)).values) for row in tied)
+    return Margins(np.concatenate(distances), tuple(names), np.concatenate(norms), np.array(moved))
 
 
-def exactness(subject: Subject, rows: np.ndarray, walls: Margins, points: int, track: Track) -> Exactness:
+def _off_wall(subject: Subject, row: int) -> torch.Tensor:
+    """Return (1, *in) a point a thousandth of its length away from one input, always the same one."""
+    x = subject.inputs(slice(row, row + 1))
+    generator = torch.Generator().manual_seed(SEED + row)
+    return x + _directions(x, 1, NUDGE * (float(x.norm()) or 1.0), generator)
+
+
+def exactness(subject: Subject, walls: Margins, points: int, track: Track) -> Exactness:
     """Compare f with the affine map of x at x' = x + 0.9 margin(x) u, u uniform on the unit sphere.
 
     At x itself the comparison would prove nothing: b[x] could be f(x) - A[x] x of any matrix A. The matrix is
-    multiplied out (of a network with many outputs: its rows of the leading ones), not replayed. An input on
-    a wall (equal pixels that tie in a maximum) has no such x'; a random step of a thousandth of its length
-    is its x.
+    multiplied out (of a network with many outputs: its rows of the leading ones), not replayed. For an
+    input on a wall, x is the point a thousandth of its length away.
     """
     spline, generator = subject.spline, torch.Generator().manual_seed(SEED)
-    counts = np.bincount(np.resize(np.arange(len(rows)), points), minlength=len(rows))
-    worst, scale, same, used = 0.0, 0.0, 0, 0
-    for i, count in track(
-        [pair for pair in enumerate(counts.tolist()) if pair[1]], "exactness at other points"
-    ):
-        x, reach = subject.inputs(rows[i : i + 1]), float(walls.distances[i])
-        if reach == 0:
-            x = x + _directions(x, 1, NUDGE * float(walls.norms[i] or 1.0), generator)
-            reach = float(margin(spline, x).values)
-        reach = INSIDE * reach if math.isfinite(reach) else 1.0 + float(walls.norms[i])
-        other = x + _directions(x, count, reach, generator)
+    tied = walls.distances == 0
+    reach = walls.distances.copy()
+    reach[tied] = walls.moved
+    reach = np.where(np.isfinite(reach), INSIDE * reach, 1.0 + walls.norms)
+    counts = np.bincount(np.resize(np.arange(len(reach)), points), minlength=len(reach))
+    worst, scale, same = 0.0, 0.0, 0
+    for row in track(np.flatnonzero(counts).tolist(), "exactness at other points"):
+        x = _off_wall(subject, row) if tied[row] else subject.inputs(slice(row, row + 1))
+        other = x + _directions(x, int(counts[row]), float(reach[row]), generator)
         difference, size = _against_matrix(spline, x, other)
         worst, scale = max(worst, difference), max(scale, size)
         same += int((spline.code(other) == spline.code(x)).sum())
-        used += count
-    return Exactness(used, int((counts > 0).sum()), same, worst, scale, int((walls.distances == 0).sum()))
+    return Exactness(points, int((counts > 0).sum()), same, worst, scale)
 
 
 def _directions(x: torch.Tensor, count: int, length: float, generator: torch.Generator) -> torch.Tensor:
@@ -253,9 +264,10 @@ def _leading(scores: np.ndarray, label: int | None, count: int = 3) -> list[int]
     return leading if label is None or label in leading else [*leading[:-1], label]
 
 
-def _check_classes(found: Outputs) -> None:
-    labels, outputs = found.labels, found.outputs.shape[1]
-    if labels is not None and classifies(found) and (labels.min() < 0 or labels.max() >= outputs):
+def _check_classes(labels: np.ndarray | None, outputs: int) -> None:
+    if labels is None or labels.dtype.kind != "i" or outputs == 1:
+        return
+    if labels.min() < 0 or labels.max() >= outputs:
         raise InputError(f"labels from {labels.min()} to {labels.max()} for a network of {outputs} outputs")
 
 

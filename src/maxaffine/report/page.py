@@ -42,20 +42,26 @@ this page shows it.</p>
 
 def _claim(report: Report) -> str:
     exact = report.findings.exactness
-    formula = '<p class="formula"><i>f</i>(<i>x</i>) = <i>A</i>[<i>x</i>] <i>x</i> + <i>b</i>[<i>x</i>]</p>'
     difference = "max |<i>f</i>(<i>x</i>′) − (<i>A</i>[<i>x</i>] <i>x</i>′ + <i>b</i>[<i>x</i>])| = "
-    moved = ""
-    if exact.on_walls:
-        moved = f"""{several(exact.on_walls, "input")} of the
-{count(len(report.findings.margins.distances))} lie exactly on a wall; for these <i>x</i> is a point a
-thousandth of their length away."""
-    return f"""<div class="claim">{formula}
+    return f"""<div class="claim">
+<p class="formula"><i>f</i>(<i>x</i>) = <i>A</i>[<i>x</i>] <i>x</i> + <i>b</i>[<i>x</i>]</p>
 <p class="line">Over {count(exact.points)} other points <i>x</i>′ of those regions
 {difference}<b>{number(exact.worst, 2)}</b></p>
-<p class="soft">Each <i>x</i>′ lies nine tenths of the way from one of {several(exact.rows, "input")} <i>x</i>
-to the nearest wall of its region, in a random direction.{moved} {count(exact.same)} of the
-{count(exact.points)} have exactly the code of their <i>x</i>. Outputs there reach {number(exact.scale)}.
-Computed in {escape(report.precision)}.</p></div>"""
+<p class="soft">{_where(report)} {count(exact.same)} of the {count(exact.points)} have exactly the code of their
+<i>x</i>. Outputs there reach {number(exact.scale)}. Computed in {escape(report.precision)}.</p></div>"""
+
+
+def _where(report: Report) -> str:
+    """Say how the points x' were chosen."""
+    walls, inputs = report.findings.margins, several(report.findings.exactness.rows, "input")
+    if not np.isfinite(walls.distances).any():
+        return f"There are no walls; each <i>x</i>′ lies in a random direction from one of {inputs} <i>x</i>."
+    text = f"""Each <i>x</i>′ lies nine tenths of the way from one of {inputs} <i>x</i> to the nearest wall of its
+region, in a random direction."""
+    if len(walls.moved):
+        text += f""" {several(len(walls.moved), "input lies", "inputs lie")} on a wall; there <i>x</i> is a point a
+thousandth of the input’s length away."""
+    return text
 
 
 def _facts(report: Report) -> str:
@@ -64,9 +70,7 @@ def _facts(report: Report) -> str:
     right, error = accuracy(found), rms_error(found)
     facts = []
     if right is not None:
-        facts.append(
-            ("accuracy", percent(right), f"{count(round(right * rows))} of {several(rows, 'input')}")
-        )
+        facts.append(("accuracy", percent(right), f"{count(round(right * rows))} of {several(rows, 'input')}"))
     if error is not None:
         facts.append(("root-mean-square error", number(error), f"over {several(rows, 'input')}"))
     facts.append(("spline units", count(units), f"in {several(len(found.layers), 'operator')}"))
@@ -82,9 +86,7 @@ def _footer(report: Report) -> str:
     found = report.findings
     cut = f" The network is cut at <code>{breakable(report.until)}</code>." if report.until else ""
     kind = "labels are classes" if classifies(found.outputs) else "no class labels"
-    command = (
-        f'<p class="soft"><code class="command">{escape(report.command)}</code></p>' if report.command else ""
-    )
+    command = f'<p class="soft"><code class="command">{escape(report.command)}</code></p>' if report.command else ""
     measured = f"""the first {several(len(found.outputs.outputs), "row")}, walls on the first
 {several(len(found.margins.distances), "row")}, neighbours among the first {several(found.pool, "row")}"""
     return f"""<footer><div><h3>How this was made</h3>

@@ -70,8 +70,10 @@ column counts the different codes that {several(rows, "input")} take at each ope
 the operator sees many inputs as alike.</p>
 <div class="scroll" tabindex="0"><table><thead><tr><th class="n">#</th><th>operator</th><th>kind</th>
 <th class="n">parameters before</th><th class="n"><i>R</i></th><th class="n">units</th>
-<th>distinct codes</th></tr></thead><tbody>{body}</tbody><tfoot><tr><td></td><td>whole network</td><td></td><td></td><td></td><td class="n">{total}</td>
-<td>{several(found.regions, "region")} visited</td></tr></tfoot></table></div></section>"""
+<th>distinct codes</th></tr></thead><tbody>{body}</tbody><tfoot><tr><td></td><td colspan="4">whole
+network</td>
+<td class="n">{total}</td><td>{several(found.regions, "region")}
+visited</td></tr></tfoot></table></div></section>"""
 
 
 def regions(report: Report) -> str:
@@ -95,19 +97,22 @@ def _typical(walls: Margins) -> str:
         median = number(float(np.median(walls.distances[room])))
         sentences.append(f"The median is {median}, or {number(100 * share, 2)} % of the length of an input.")
     if not room.all():
-        tied = several(int((~room).sum()), "input lies", "inputs lie")
+        tied = f"{count(int((~room).sum()))} of the {several(len(room), 'input')}"
         cause = "equal values, of a flat background say, tie in a maximum"
-        sentences.append(f"{tied} exactly on a wall and not counted in it: {cause}.")
+        sentences.append(f"{tied} lie exactly on a wall, at distance 0: {cause}.")
+        sentences.append("For them the picture shows the distance from a point a thousandth of their length away.")
     return f"<p>{' '.join(sentences)}</p>"
 
 
 def _distances(walls: Margins) -> str:
-    """Draw the histogram of the distances of inputs that are not on a wall."""
-    shown = walls.distances[np.isfinite(walls.distances) & (walls.distances > 0)]
-    if not len(shown):
+    """Draw the histogram of the distances; inputs on a wall by that of the point next to them."""
+    parts = {"inputs": walls.distances[walls.distances > 0], "next to an input on a wall": walls.moved}
+    finite = {name: part[np.isfinite(part) & (part > 0)] for name, part in parts.items()}
+    shown = {name: part for name, part in finite.items() if len(part)}
+    if not shown:
         return ""
-    edges = bins(shown, 36, log=True)
-    heights = {"inputs": np.histogram(shown, edges)[0].tolist()}
+    edges = bins(np.concatenate(list(shown.values())), 36, log=True)
+    heights = {name: np.histogram(part, edges)[0].tolist() for name, part in shown.items()}
     chart = histogram(edges.tolist(), heights, "distance to the nearest wall", log=True)
     return f"""<figure class="panel">{chart.markup}
 <figcaption>Logarithmic axis: each mark is ten times the one before it.</figcaption></figure>"""
@@ -153,7 +158,11 @@ def _term(report: Report, shown: Example, term: Term, top: float) -> str:
         f"<div><dt><i>b</i><sub>{term.output}</sub></dt><dd>{number(term.bias)}</dd></div>"
         f'<div class="sum"><dt>score</dt><dd>{number(term.score)}</dd></div>'
     )
-    return f'{picture}<p class="name">{label} {name}</p><dl>{lines}</dl>'
+    title = name if report.classes else f"{label} {name}"
+    heading = f'<p class="name">{title}</p>'
+    # A picture has its name below it, a chart above.
+    top_down = (picture, heading) if report.layout else (heading, picture)
+    return f"{''.join(top_down)}<dl>{lines}</dl>"
 
 
 def _template(report: Report, term: Term, top: float, alt: str) -> str:

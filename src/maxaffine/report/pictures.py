@@ -46,9 +46,7 @@ def layout_of(row: Shape, said: Shape | None = None) -> Layout | None:
     values = int(np.prod(row))
     if said is not None:
         if values not in (said[0] * said[1], 3 * said[0] * said[1]):
-            raise InputError(
-                f"a picture of {said[0]} x {said[1]} has not the {values} values of a row {tuple(row)}"
-            )
+            raise InputError(f"a picture of {said[0]} x {said[1]} has not the {values} values of a row {tuple(row)}")
         row = tuple(said) if values == said[0] * said[1] else (3, *said)
     if len(row) == 2:
         row = (1, *row)

@@ -32,11 +32,7 @@ class Report:
     def grey(self) -> tuple[float, float]:
         """Stored values that pictures show as black and as white."""
         rows = self.data.inputs
-        return (
-            (0.0, 255.0)
-            if rows.dtype == np.uint8 and rows.max() > 16
-            else (float(rows.min()), float(rows.max()))
-        )
+        return (0.0, 255.0) if rows.dtype == np.uint8 and rows.max() > 16 else (float(rows.min()), float(rows.max()))
 
     def class_name(self, output: int) -> str:
         """Return the name of an output: its class if it has one, else its number."""
@@ -114,10 +110,12 @@ def as_json(report: Report) -> object:
             "rms_error": rms_error(found),
             "exactness": {**asdict(measured.exactness), "line": exactness_line(report)},
             "completeness": completeness(measured.examples),
-            "scores": None
-            if split is None
-            else dict(zip(("correct", "other"), map(_summary, split), strict=True)),
-            "margins": {**_summary(measured.margins.distances), "values": measured.margins.distances},
+            "scores": None if split is None else dict(zip(("correct", "other"), map(_summary, split), strict=True)),
+            "margins": {
+                **_summary(measured.margins.distances),
+                "values": measured.margins.distances,
+                "moved": measured.margins.moved,
+            },
             "nearest_wall_of": measured.margins.operators,
             "examples": [_example(report, e) for e in measured.examples],
             "neighbours": [asdict(n) for n in measured.neighbours],
