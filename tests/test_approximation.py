@@ -175,6 +175,10 @@ def test_a_spline_of_its_own_kind_is_found_again() -> None:
             lambda: approximate(torch.sigmoid, (-9, 9), pieces=4, tails=((0.0, 0.0), (1.0, 0.0))),
             "does not approach",
         ),
+        (
+            lambda: approximate(F.softplus, (-25, 1), error=1e-3, tails=((0.0, 0.0), (1.0, 0.0))),
+            "cannot be reached on the interval",
+        ),
         (lambda: approximate("sigmoid", pieces=2), "2 pieces cannot join the tails"),
         (lambda: approximate(torch.sigmoid, (-2, 2), error=1e-3, tails=((0.0, 0.0), (0.0, 1.0))), "widen"),
     ],
