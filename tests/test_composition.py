@@ -189,9 +189,7 @@ def test_residual_blocks() -> None:
         torch.testing.assert_close(A[n], active @ C + C_skip, rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(B[n], active @ b + b_skip, rtol=1e-12, atol=1e-12)
     identity = add(layers.identity(3, dtype=F64), layers.relu(3, dtype=F64))
-    assert torch.equal(
-        identity.A, MASO(torch.stack([torch.eye(3), 2 * torch.eye(3)], 1).double(), block.B[:3]).A
-    )
+    assert torch.equal(identity.A, MASO(torch.stack([torch.eye(3), 2 * torch.eye(3)], 1).double(), block.B[:3]).A)
     with pytest.raises(InputError, match="same spaces"):
         add(block, layers.identity(3, dtype=F64))
 

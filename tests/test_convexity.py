@@ -75,9 +75,7 @@ class Recurrent(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h = x[:, 0, :1] * torch.zeros(3)
         for step in range(3):
-            h = F.relu(
-                F.linear(x[:, step], self.cell.weight_ih, self.cell.bias_ih) + h @ self.cell.weight_hh.T
-            )
+            h = F.relu(F.linear(x[:, step], self.cell.weight_ih, self.cell.bias_ih) + h @ self.cell.weight_hh.T)
         return h
 
 
@@ -103,9 +101,7 @@ def image_net() -> nn.Module:
 
 def transposed_net() -> nn.Module:
     first = (nn.Linear(3, 8), nn.ReLU(), nn.Unflatten(1, (2, 2, 2)), nn.ConvTranspose2d(2, 3, 2, stride=2))
-    return nn.Sequential(
-        *first, nn.PReLU(3), nn.Upsample(scale_factor=2, mode="bilinear"), nn.AdaptiveMaxPool2d(2)
-    )
+    return nn.Sequential(*first, nn.PReLU(3), nn.Upsample(scale_factor=2, mode="bilinear"), nn.AdaptiveMaxPool2d(2))
 
 
 def mlp(*between: nn.Module) -> nn.Module:
@@ -279,18 +275,13 @@ class Everything(nn.Module):
         z = torch.cat([F.relu(x[:, :1]), -F.relu(-x[:, 1:])], dim=1)  # one convex channel, one concave
         z = torch.stack([z[..., 0], 2 * x[..., 1], z[..., 2], z[..., 3] - z[..., 1]], dim=-1)
         z = self.norm(self.conv(z)) * self.factor
-        z = (
-            self.line(F.avg_pool2d(self.up(z), 2, 1, 1).flip(2).flatten(2)[..., :6])
-            - x.sum((1, 2, 3))[:, None, None]
-        )
+        z = self.line(F.avg_pool2d(self.up(z), 2, 1, 1).flip(2).flatten(2)[..., :6]) - x.sum((1, 2, 3))[:, None, None]
         z = torch.lerp(z.permute(0, 2, 1), z.transpose(1, 2).roll(1, 1), 0.3)
         return F.pad(F.interpolate(z, scale_factor=2, mode="linear").diff(dim=1).cumsum(1), (1, 2)) / -3
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_the_fast_rules_are_the_rule_of_the_explicit_matrix(
-    seed: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_fast_rules_are_the_rule_of_the_explicit_matrix(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(seed)
     spline = Spline(Everything().eval(), torch.zeros(1, 2, 4, 4)).to(F64)
     plan = Plan(spline.captured.graph)
@@ -305,9 +296,7 @@ def test_the_fast_rules_are_the_rule_of_the_explicit_matrix(
     for node, found in fast.items():
         assert torch.equal(found.not_convex, slow[node].not_convex), plan.graph.nodes[node]
         assert torch.equal(found.not_concave, slow[node].not_concave), plan.graph.nodes[node]
-        kinds |= set(
-            zip(found.not_convex.flatten().tolist(), found.not_concave.flatten().tolist(), strict=True)
-        )
+        kinds |= set(zip(found.not_convex.flatten().tolist(), found.not_concave.flatten().tolist(), strict=True))
     assert len(kinds) == 4  # affine, convex, concave and neither all occur
 
 

@@ -31,9 +31,7 @@ def slow_value(A: Tensor, B: Tensor, x: Tensor) -> Tensor:
     """max_r (sum_d A[k, r, d] x[d] + B[k, r]), one number at a time."""
     out = torch.empty(len(x), len(A), dtype=x.dtype)
     for n, k in itertools.product(range(len(x)), range(len(A))):
-        terms = [
-            sum(a * v for a, v in zip(A[k, r].tolist(), x[n].tolist(), strict=True)) for r in range(len(A[k]))
-        ]
+        terms = [sum(a * v for a, v in zip(A[k, r].tolist(), x[n].tolist(), strict=True)) for r in range(len(A[k]))]
         out[n, k] = max(t + b for t, b in zip(terms, B[k].tolist(), strict=True))
     return out
 
@@ -185,15 +183,10 @@ def test_bad_inputs_are_refused(x: Tensor, says: str) -> None:
 # --- layers ----------------------------------------------------------------------------------------------
 
 
-def slow_conv(
-    x: Tensor, weight: Tensor, bias: Tensor, stride: int, pad: int, dilation: int, groups: int
-) -> Tensor:
+def slow_conv(x: Tensor, weight: Tensor, bias: Tensor, stride: int, pad: int, dilation: int, groups: int) -> Tensor:
     """Two-dimensional convolution of one image (C, H, W), seven nested loops."""
     C_out, C_in, kh, kw = weight.shape
-    H, W = (
-        (n + 2 * pad - dilation * (k - 1) - 1) // stride + 1
-        for n, k in zip(x.shape[1:], (kh, kw), strict=True)
-    )
+    H, W = ((n + 2 * pad - dilation * (k - 1) - 1) // stride + 1 for n, k in zip(x.shape[1:], (kh, kw), strict=True))
     out = bias[:, None, None].repeat(1, H, W)
     for o, i, j in itertools.product(range(C_out), range(H), range(W)):
         for c, a, b in itertools.product(range(C_in), range(kh), range(kw)):
@@ -220,9 +213,7 @@ GRIDS = {1: ((11,), F.conv1d), 2: ((7, 6), F.conv2d), 3: ((5, 4, 3), F.conv3d)}
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])
-@pytest.mark.parametrize(
-    "options", [{}, {"stride": 2, "padding": 1}, {"dilation": 2, "padding": 2}, {"groups": 2}]
-)
+@pytest.mark.parametrize("options", [{}, {"stride": 2, "padding": 1}, {"dilation": 2, "padding": 2}, {"groups": 2}])
 @pytest.mark.parametrize("dtype", [torch.float32, F64])
 def test_convolution_is_the_framework(n: int, options: dict, dtype: torch.dtype) -> None:
     grid, conv = GRIDS[n]
@@ -259,9 +250,7 @@ def test_convolution_reads_any_memory_layout_and_keeps_no_graph() -> None:
         assert torch.equal(layers.conv_matrix(weight, module.bias, (4, 5, 5), padding=1)[0], plain[0])
     assert not plain[0].requires_grad and not plain[1].requires_grad
     x = randn(2, 4, 5, 5).to(memory_format=torch.channels_last)
-    torch.testing.assert_close(
-        layers.dense(*plain)(x.flatten(1)), module(x).flatten(1), rtol=1e-12, atol=1e-12
-    )
+    torch.testing.assert_close(layers.dense(*plain)(x.flatten(1)), module(x).flatten(1), rtol=1e-12, atol=1e-12)
 
 
 def test_bad_convolutions_are_refused() -> None:
@@ -331,9 +320,7 @@ def test_general_convex_activation() -> None:
     ],
     ids=["hardtanh", "relu6", "softshrink", "prelu", "jump", "count"],
 )
-def test_what_is_not_convex_is_refused_by_its_knot(
-    knots: list, slopes: list, offsets: list, says: str
-) -> None:
+def test_what_is_not_convex_is_refused_by_its_knot(knots: list, slopes: list, offsets: list, says: str) -> None:
     with pytest.raises(InputError, match=says):
         layers.activation(*(torch.tensor(t, dtype=F64) for t in (knots, slopes, offsets)), 3)
 
@@ -432,9 +419,7 @@ def trained_norm(kind: Callable[[int], nn.Module], *shape: int) -> nn.Module:
     return norm.eval()
 
 
-@pytest.mark.parametrize(
-    ("kind", "grid"), [(nn.BatchNorm1d, ()), (nn.BatchNorm1d, (5,)), (nn.BatchNorm2d, (3, 4))]
-)
+@pytest.mark.parametrize(("kind", "grid"), [(nn.BatchNorm1d, ()), (nn.BatchNorm1d, (5,)), (nn.BatchNorm2d, (3, 4))])
 def test_batch_norm_at_test_time_and_folded(kind: Callable[[int], nn.Module], grid: tuple) -> None:
     norm, x = trained_norm(kind, *grid), randn(6, 4, *grid)
     maso = layers.batch_norm(norm, (4, *grid))
@@ -489,9 +474,7 @@ def test_unrolled_recurrent_layer_is_the_product_of_its_slopes(steps: int) -> No
     frozen = unroll(cell, x, start)
     law_unrolled(frozen, module, x, start)
     nearby = x + 1e-7 * randn(5, steps, 3)  # the same cells: the frozen map is the network there too
-    torch.testing.assert_close(
-        frozen(nearby, start), module(nearby, start[None])[0][:, -1], rtol=1e-12, atol=1e-12
-    )
+    torch.testing.assert_close(frozen(nearby, start), module(nearby, start[None])[0][:, -1], rtol=1e-12, atol=1e-12)
     if steps > 1:
         wrong = Unrolled(frozen.inputs.flip(1), frozen.state, frozen.offset, frozen.hidden)
         with pytest.raises(AssertionError):

@@ -45,9 +45,7 @@ SMOOTH = {
 """Smooth activations by name, as torch computes them (its softplus is x itself above 20)."""
 
 
-def resolve(
-    f: Function | str, interval: tuple[float, float] | None, tails: tuple[Line, Line] | None
-) -> Smooth:
+def resolve(f: Function | str, interval: tuple[float, float] | None, tails: tuple[Line, Line] | None) -> Smooth:
     """The function with its interval and tails, checked."""
     if isinstance(f, str):
         if f not in SMOOTH:
@@ -63,9 +61,7 @@ def resolve(
         x = torch.cat([end[None], end + sign * beyond])
         gap = (target.f(x) - (tail[0] * x + tail[1])).abs()
         if not (gap.diff() <= 1e-15 * (1 + x[1:].abs())).all():
-            raise InputError(
-                f"approximate: f does not approach its tail {tail} steadily beyond {end.item():g}"
-            )
+            raise InputError(f"approximate: f does not approach its tail {tail} steadily beyond {end.item():g}")
     return target
 
 

@@ -86,9 +86,7 @@ def approximate(
         if path is not None and (found := spline(target, x, *path)).error <= error:
             return found
     where = f"on the interval {target.interval}"
-    raise InputError(
-        f"approximate: error={error:g} cannot be reached {where}: widen the interval or the error"
-    )
+    raise InputError(f"approximate: error={error:g} cannot be reached {where}: widen the interval or the error")
 
 
 def least_error(target: Smooth, x: Tensor, pieces: int, guess: float) -> Approximation:
@@ -114,9 +112,7 @@ def spline(target: Smooth, x: Tensor, corners: Tensor, heights: Tensor) -> Appro
     if target.tails is not None:
         ends = torch.tensor(target.tails, dtype=x.dtype)
         knots, interval = corners, (-math.inf, math.inf)
-        slopes, offsets = (
-            torch.cat([ends[:1, i], inner, ends[1:, i]]) for i, inner in enumerate((slopes, offsets))
-        )
+        slopes, offsets = (torch.cat([ends[:1, i], inner, ends[1:, i]]) for i, inner in enumerate((slopes, offsets)))
     g = Approximation(knots, slopes, offsets, math.nan, interval)
     return replace(g, error=sup_error(target.f, g, x))
 

@@ -96,9 +96,7 @@ def reach(tube: Tube, start: Tensor, height: Tensor) -> tuple[slice, Tensor, Ten
         size *= 2
 
 
-def land(
-    tube: Tube, window: slice, start: Tensor, height: Tensor, low: Tensor, high: Tensor
-) -> tuple[int, int] | None:
+def land(tube: Tube, window: slice, start: Tensor, height: Tensor, low: Tensor, high: Tensor) -> tuple[int, int] | None:
     """A start and a sample on the right tail that one straight line in the tube joins, if there are any."""
     slope = (tube.landing[window] - height[:, None]) / (tube.x[window] - tube.x[start][:, None])
     possible = ((low <= slope) & (slope <= high) & (tube.x[window] > tube.x[start][:, None])).nonzero()

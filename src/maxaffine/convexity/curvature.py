@@ -163,9 +163,7 @@ def _(operator: Windows, u: Curvature) -> Curvature:
 
 @bend.register
 def _(operator: Pair, a: Curvature, b: Curvature) -> Curvature:
-    return keeping(
-        operator.sign, a.not_convex | b.not_convex if operator.sign > 0 else a.not_concave | b.not_concave
-    )
+    return keeping(operator.sign, a.not_convex | b.not_convex if operator.sign > 0 else a.not_concave | b.not_concave)
 
 
 def keeping(sign: int, lost: Tensor) -> Curvature:

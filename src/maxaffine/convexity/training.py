@@ -32,17 +32,12 @@ def constrained(
     or convolutional module.
     """
     kinds = [
-        (path, module, kind)
-        for path, module in model.named_modules()
-        for kind in RANGES
-        if isinstance(module, kind)
+        (path, module, kind) for path, module in model.named_modules() for kind in RANGES if isinstance(module, kind)
     ]
     paths = [path for path, _, kind in kinds if kind in (nn.Linear, _ConvNd)]
     skipped = paths[:1] if skip is None else list(skip)
     if unknown := [path for path in skipped if path not in {path for path, _, _ in kinds}]:
-        raise InputError(
-            f"skip: {unknown[0]!r} has no weight to constrain: there are {[p for p, _, _ in kinds]}"
-        )
+        raise InputError(f"skip: {unknown[0]!r} has no weight to constrain: there are {[p for p, _, _ in kinds]}")
     for path, module, kind in kinds:
         if path not in skipped and isinstance(module.weight, Tensor):
             yield path, module, module.weight, RANGES[kind][1]
@@ -69,9 +64,7 @@ def project_nonnegative(model: nn.Module, *, skip: Collection[str] | None = None
     paths = []
     for path, module, weight, top in constrained(model, skip):
         if parametrize.is_parametrized(module, "weight"):
-            raise InputError(
-                f"project_nonnegative: {path}.weight is parametrized: a projection would be lost"
-            )
+            raise InputError(f"project_nonnegative: {path}.weight is parametrized: a projection would be lost")
         weight.clamp_(min=0.0, max=top)
         paths.append(path)
     return tuple(paths)

@@ -33,9 +33,7 @@ def compose(outer: MASO, inner: MASO, *, memory: int = MEMORY) -> MASO:
     if counts.max() == 1:
         return MASO(outer.A @ inner.A[:, 0], outer.B + outer.A @ inner.B[:, 0])
     combinations = torch.exp2((outer.A != 0).double() @ counts.double().log2()).sum(dim=1).max().item()
-    require_memory(
-        combinations * outer.K * inner.D * outer.A.element_size(), outer.K, combinations, inner.D, memory
-    )
+    require_memory(combinations * outer.K * inner.D * outer.A.element_size(), outer.K, combinations, inner.D, memory)
     return from_pieces([combined(outer.A[k], outer.B[k], inner_pieces) for k in range(outer.K)])
 
 

@@ -57,9 +57,7 @@ def conv_matrix(
     outputs, group_in = weight.shape[:2]
     if weight.dim() != len(input_shape) + 1 or group_in * groups != channels or outputs % groups:
         given = f"weight {tuple(weight.shape)} with groups={groups} and input_shape={tuple(input_shape)}"
-        raise InputError(
-            f"conv_matrix: {given} do not fit: give (C_out, C_in / groups, *kernel) and (C_in, *grid)"
-        )
+        raise InputError(f"conv_matrix: {given} do not fit: give (C_out, C_in / groups, *kernel) and (C_in, *grid)")
     seen = sliding(grid, weight.shape[2:], stride, padding, dilation).indices.to(weight.device)
     size, (places, taps) = prod(grid), seen.shape
     matrix = weight.new_zeros(outputs, places, channels, size + 1)  # the last column collects the padding
@@ -90,9 +88,7 @@ def average_pool(
     number = (seen.boxed if count_include_pad else inside).sum(1, keepdim=True)
     number = number if divisor_override is None else torch.full_like(number, divisor_override)
     places = torch.zeros(len(inside), prod(grid) + 1, dtype=dtype)  # the last column collects the padding
-    places.scatter_(
-        1, seen.indices.where(inside, prod(grid)), (1 / number.to(places.dtype)).expand(inside.shape)
-    )
+    places.scatter_(1, seen.indices.where(inside, prod(grid)), (1 / number.to(places.dtype)).expand(inside.shape))
     return dense(torch.kron(torch.eye(channels, dtype=dtype), places[:, :-1].contiguous()))
 
 
@@ -141,9 +137,7 @@ def activation(knots: Tensor, slopes: Tensor, offsets: Tensor, units: int) -> MA
     rows = [t.detach().reshape(-1, t.shape[-1]).expand(units, -1) for t in (knots, slopes, offsets)]
     knots, slopes, offsets = rows
     if slopes.shape != offsets.shape or slopes.shape[1] != knots.shape[1] + 1:
-        raise InputError(
-            f"activation: {knots.shape[1]} knots need {knots.shape[1] + 1} slopes and as many offsets"
-        )
+        raise InputError(f"activation: {knots.shape[1]} knots need {knots.shape[1] + 1} slopes and as many offsets")
     jump = ((slopes[:, 1:] - slopes[:, :-1]) * knots + offsets[:, 1:] - offsets[:, :-1]).abs()
     if (jump > 1e-6 * (1 + slopes.abs().amax() * knots.abs() + offsets.abs().amax())).any():
         raise InputError("activation: the pieces do not meet at the knots: it is not continuous")
@@ -220,7 +214,5 @@ def channel_pool(input_shape: Sequence[int], size: int, *, dtype: torch.dtype | 
     if size < 1 or channels % size:
         raise InputError(f"channel_pool: {channels} channels cannot be cut into groups of {size}")
     places = prod(grid)
-    sets = [
-        [c * places + p for c in range(g, g + size)] for g in range(0, channels, size) for p in range(places)
-    ]
+    sets = [[c * places + p for c in range(g, g + size)] for g in range(0, channels, size) for p in range(places)]
     return maximum(sets, channels * places, dtype=dtype)

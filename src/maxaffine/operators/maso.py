@@ -104,9 +104,7 @@ class MASO:
 def check_input(maso: MASO, x: Tensor) -> None:
     """Refuse an input that is not a finite, non-empty (N, D) tensor of the operator's dtype and device."""
     if x.dim() != 2 or x.shape[1] != maso.D or len(x) == 0:
-        raise InputError(
-            f"MASO: the input is {tuple(x.shape)}: give (N, {maso.D}) with N >= 1 (x.flatten(1))"
-        )
+        raise InputError(f"MASO: the input is {tuple(x.shape)}: give (N, {maso.D}) with N >= 1 (x.flatten(1))")
     if (x.dtype, x.device) != (maso.A.dtype, maso.A.device):
         given = f"the input is {x.dtype} on {x.device}, the operator {maso.A.dtype} on {maso.A.device}"
         raise InputError(f"MASO: {given}: convert one of them with .to(...)")

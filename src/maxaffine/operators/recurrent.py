@@ -11,9 +11,7 @@ from maxaffine.operators.layers import dense
 from maxaffine.operators.maso import MASO
 
 
-def recurrent_cell(
-    weight_input: Tensor, weight_hidden: Tensor, bias: Tensor | None, activation: MASO
-) -> MASO:
+def recurrent_cell(weight_input: Tensor, weight_hidden: Tensor, bias: Tensor | None, activation: MASO) -> MASO:
     """The cell h_t = s(W x_t + W_r h_{t-1} + b) as one MASO of the joined input [x_t; h_{t-1}].
 
     A[k, r] = [W, W_r]^T A_s[k, r], B[k, r] = B_s[k, r] + <A_s[k, r], b>.
@@ -39,9 +37,7 @@ class Unrolled:
     def __call__(self, x: Tensor, start: Tensor) -> Tensor:
         """The frozen map at the sequences x (N, T, D) and start states (N, H): (N, H)."""
         return (
-            torch.einsum("nthd,ntd->nh", self.inputs, x)
-            + torch.einsum("nij,nj->ni", self.state, start)
-            + self.offset
+            torch.einsum("nthd,ntd->nh", self.inputs, x) + torch.einsum("nij,nj->ni", self.state, start) + self.offset
         )
 
 

@@ -61,21 +61,15 @@ def sliding(
         boxed = boxed & (at < grid[a] + pads[a][1]).view(view)
         shape.append(len(at))
     flat = (prod(shape), prod(sizes))
-    return Sliding(
-        index.where(valid, -1).reshape(flat), boxed.expand(index.shape).reshape(flat), tuple(shape)
-    )
+    return Sliding(index.where(valid, -1).reshape(flat), boxed.expand(index.shape).reshape(flat), tuple(shape))
 
 
-def positions(
-    length: int, kernel: int, stride: int, pad: tuple[int, int], dilation: int, ceil_mode: bool
-) -> Tensor:
+def positions(length: int, kernel: int, stride: int, pad: tuple[int, int], dilation: int, ceil_mode: bool) -> Tensor:
     """Coordinates (windows, kernel) along one axis; negative or >= length on padding."""
     room = length + sum(pad) - dilation * (kernel - 1) - 1
     if min(kernel, stride, dilation) < 1 or min(pad) < 0 or room < 0:
         given = f"kernel={kernel}, stride={stride}, padding={pad}, dilation={dilation} on {length} positions"
-        raise InputError(
-            f"sliding windows: {given} leave no window: make the kernel smaller or the padding larger"
-        )
+        raise InputError(f"sliding windows: {given} leave no window: make the kernel smaller or the padding larger")
     count = (-(-room // stride) if ceil_mode else room // stride) + 1
     if ceil_mode and (count - 1) * stride >= length + pad[0]:
         count -= 1  # torch's rule: a window must start inside the grid or its left padding
@@ -95,9 +89,7 @@ def margins(padding: Sizes | str, kernel: Sequence[int], dilation: Sequence[int]
     """Padding (before, after) on each axis; 'same' puts the odd one after, as torch does."""
     if isinstance(padding, str):
         if padding not in ("same", "valid"):
-            raise InputError(
-                f"sliding windows: padding={padding!r} is unknown: give integers, 'same' or 'valid'"
-            )
+            raise InputError(f"sliding windows: padding={padding!r} is unknown: give integers, 'same' or 'valid'")
         total = [d * (k - 1) * (padding == "same") for k, d in zip(kernel, dilation, strict=True)]
         return [(t // 2, t - t // 2) for t in total]
     return [(p, p) for p in per_axis(padding, len(kernel), "padding")]
