@@ -160,20 +160,22 @@ def nearest_wall(region: ma.Region, point: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def assert_margin(spline: ma.Spline, x: Tensor) -> None:
-    """The margin is the distance to the nearest wall: the code changes just behind it, and not before it."""
-    values = ma.margin(spline, x).values
-    for point, value in zip(x, values, strict=True):
+    """The margin is the distance to the nearest wall: the unit it names changes behind it, none before."""
+    found = ma.margin(spline, x)
+    for point, value, name, unit in zip(x, found.values, found.operators, found.units.tolist(), strict=True):
         region = spline.region(point)
         if len(region.h) == 0:
             assert value == region.margin() == torch.inf
             continue
         distance, normal = nearest_wall(region, point)
         assert_close(region.margin(), distance)
-        assert_close(value.to(distance.dtype), distance)
+        assert_close(value, distance)
         if distance < NEAR:
             continue
         pair = torch.stack((point + (1 - STEP) * distance * normal, point + (1 + STEP) * distance * normal))
-        assert (spline.code(pair) == spline.code(point[None])).tolist() == [True, False]
+        here, codes = spline.code(point[None]), spline.code(pair)
+        assert (codes == here).tolist() == [True, False]
+        assert here[name].flatten()[unit] != codes[1][name].flatten()[unit], f"{name} {unit} is not crossed"
 
 
 def assert_norms(spline: ma.Spline, x: Tensor) -> None:

@@ -11,13 +11,27 @@ from torch import Tensor, nn
 
 
 class Of(nn.Module):
-    """A module that runs `function(self, x, ...)` over the layers given by name."""
+    """A module that runs `function(self, x)` over the layers given by name."""
 
     def __init__(self, function: Callable[..., Any], **layers: nn.Module) -> None:
         super().__init__()
         self.function = function
         for name, layer in layers.items():
             self.add_module(name, layer)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.function(self, x)
+
+
+class OfTwo(Of):
+    """As Of, of two inputs: x and a context."""
+
+    def forward(self, x: Tensor, context: Tensor) -> Any:
+        return self.function(self, x, context)
+
+
+class OfAny(Of):
+    """As Of, with a forward that takes whatever it is given."""
 
     def forward(self, *inputs: Tensor, **named: Tensor) -> Any:
         return self.function(self, *inputs, **named)

@@ -52,6 +52,8 @@ AT_CAPTURE = [
     Refusal("branch_on_data", two(branch), ()),
     Refusal("branch_on_batch", two(branch_on_batch), ("batch",)),
     Refusal("reshape_to_one_row", two(lambda m, x: m.a(x).reshape(1, -1)), ("batch",)),
+    Refusal("batch_in_second_axis", two(lambda m, x: m.a(x).T), ("batch",)),
+    Refusal("batch_merged_with_units", two(lambda m, x: m.a(x).flatten()), ("batch",)),
     Refusal("view_of_two_rows", two(lambda m, x: m.b(m.a(x).view(2, -1, 4).flatten(0, 1))), ("batch",)),
     Refusal("view_of_three_rows", two(lambda m, x: m.b(m.a(x).view(3, -1))), ("batch",)),
     Refusal("item", two(lambda m, x: m.a(x) * x.abs().max().item()), ()),

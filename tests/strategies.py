@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -69,6 +70,25 @@ class Twice(nn.Module):
         return self.body(self.body(x))
 
 
+class SixthSigmoid(nn.Module):
+    """Hardsigmoid by its formula: torch's own backward rounds 1/6 to float32."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x + 3).clamp(0, 6) / 6
+
+
+def differentiable(model: nn.Module) -> nn.Module:
+    """A copy that autograd differentiates to full precision: nothing in place, hardsigmoid by its formula."""
+    model = copy.deepcopy(model)
+    for parent in list(model.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, nn.Hardsigmoid):
+                setattr(parent, name, SixthSigmoid())
+            elif isinstance(child, nn.ReLU):
+                child.inplace = False
+    return model
+
+
 @dataclass(frozen=True)
 class Drawn:
     """A drawn network in float64 and eval mode, and the shape (*in) of its inputs."""
@@ -120,9 +140,7 @@ def vector_layer(draw: Draw, shape: Shape) -> nn.Module:
 
 def image_layer(draw: Draw, shape: Shape) -> nn.Module:
     """A convolution, a pooling, a resizing or a norm on images."""
-    kind = draw(
-        st.sampled_from(("conv", "conv", "max", "adaptive", "mean", "norm", "transposed", "up", "pad"))
-    )
+    kind = draw(st.sampled_from(("conv", "conv", "max", "adaptive", "mean", "norm", "transposed", "up", "pad")))
     k, stride, dilation = draw(st.integers(1, 3)), draw(st.integers(1, 2)), draw(st.integers(1, 2))
     padding = draw(st.integers(0, 1)) if k > 1 else 0
     channels = draw(st.integers(1, 3))

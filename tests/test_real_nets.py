@@ -81,9 +81,22 @@ def test_the_map_is_the_network_elsewhere_in_the_region(net: RealNet) -> None:
     assert margins.dtype == torch.float64 and bool((margins > 0).all())
     elsewhere = x + 0.9 * margins.clamp(max=1e3).reshape(-1, *[1] * (x.dim() - 1)) * laws.directions(x)
     wanted, code = truth(net)(elsewhere), spline.code(x)
-    assert bool((spline.code(elsewhere) == code).all())
     assert relative(spline.at(x)(elsewhere), wanted) <= 1e-9
     assert relative(spline.replay(code, elsewhere), wanted) <= 1e-9
+    assert_same_code(spline, x, elsewhere)
+
+
+def assert_same_code(spline: ma.Spline, x: Tensor, elsewhere: Tensor) -> None:
+    """Equal codes, but for units whose operand is zero on the whole region: there its sign is rounding."""
+    here, there = spline.code(x), spline.code(elsewhere)
+    for operator in spline.operators:
+        changed = here[operator.name] != there[operator.name]
+        if bool(changed.any()):
+            assert operator.op == "relu"
+            f = spline.at(x, output=operator.name)
+            scale = f(x).abs().max()
+            assert bool((f(x)[changed].abs() <= 1e-13 * scale).all())
+            assert bool((f(elsewhere)[changed].abs() <= 1e-13 * scale).all())
 
 
 def test_the_law_of_the_map_elsewhere_can_fail() -> None:
@@ -102,9 +115,14 @@ def test_networks_that_are_not_piecewise_affine_run_and_say_so(net: RealNet) -> 
     judge = net.module(net.file).double()
     with torch.no_grad():
         wanted = judge.from_embedding(x.double()) if net.over else judge(x.double())
-    assert relative(spline(x).double(), wanted) <= 1e-4
+    assert relative(spline(x).detach().double(), wanted) <= 1e-4
     assert relative(spline.to(torch.float64)(x.double()), wanted) <= 1e-6
-    with pytest.raises(ma.errors.NotPiecewiseAffineError, match="until="):
+    named = {
+        "gan_tanh": "until='4'",
+        "vae_decoder_sigmoid": "until='fc4'",
+        "stories260K": "layers.0.attention_norm",
+    }
+    with pytest.raises(ma.errors.NotPiecewiseAffineError, match=named[net.name]):
         spline.at(x)
 
 
@@ -113,7 +131,7 @@ def test_the_gated_mlp_of_the_language_model_names_its_silu() -> None:
     assert isinstance(mlp, SwiGLU)
     x = torch.randn(3, 16, 64, generator=torch.Generator().manual_seed(0))
     spline = ma.Spline(mlp, x[:1])
-    assert relative(spline(x), mlp(x)) <= 1e-5
+    assert relative(spline(x).detach(), mlp(x).detach()) <= 1e-5
     with pytest.raises(ma.errors.NotPiecewiseAffineError, match="silu") as refusal:
         spline.at(x)
     cut = re.search(r"until='([\w.]+)'", str(refusal.value))

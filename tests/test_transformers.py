@@ -83,7 +83,7 @@ def test_the_mlp_of_a_gpt2_block_alone() -> None:
 
 def test_the_gated_mlp_of_a_llama_block() -> None:
     """down(relu(gate x) * up x) is a product of two live tensors: quadratic on each region."""
-    config = transformers.LlamaConfig(hidden_size=16, intermediate_size=24, hidden_act="relu")
+    config = transformers.LlamaConfig(hidden_size=16, intermediate_size=24, num_attention_heads=2, hidden_act="relu")
     with torch.random.fork_rng():
         torch.manual_seed(0)
         mlp = transformers.models.llama.modeling_llama.LlamaMLP(config).double().eval()
