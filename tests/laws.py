@@ -85,9 +85,7 @@ def assert_replay(spline: ma.Spline, truth: Truth, x: Tensor) -> None:
 
 def assert_jacobian(spline: ma.Spline, truth: Truth, x: Tensor) -> None:
     """A[x] is the Jacobian that autograd finds of the original network."""
-    jacobians = [
-        torch.autograd.functional.jacobian(lambda z: truth(z[None].clone())[0], point) for point in x
-    ]
+    jacobians = [torch.autograd.functional.jacobian(lambda z: truth(z[None].clone())[0], point) for point in x]
     assert_close(spline.at(x).A, torch.stack([torch.as_tensor(j) for j in jacobians]))
 
 
@@ -207,9 +205,7 @@ def assert_distance(spline: ma.Spline, x: Tensor) -> None:
     assert_close(ma.distance(code, other).double(), wanted)
     assert_close(ma.pairwise_distance(code, code).double(), (units[:, None] != units).double().mean(2))
     last = code[names[-1]].flatten(1)
-    assert_close(
-        ma.distance(code, other, operators=names[-1:]).double(), (last != last[shifted]).double().mean(1)
-    )
+    assert_close(ma.distance(code, other, operators=names[-1:]).double(), (last != last[shifted]).double().mean(1))
     equal = (units == units[shifted]).all(1)
     assert bool(((code == other) == equal).all())
     same = [a == b for a, b in zip(code.ids(), other.ids(), strict=True)]

@@ -68,9 +68,7 @@ def model_of(net: Net, dtype: torch.dtype = torch.float64, seed: int = 0) -> nn.
 def constants_of(net: Net, dtype: torch.dtype) -> tuple[Tensor, ...]:
     """The constant inputs that follow x."""
     generator = torch.Generator().manual_seed(99)
-    return tuple(
-        torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for shape in net.others
-    )
+    return tuple(torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for shape in net.others)
 
 
 def ids_of(net: Net, n: int, seed: int = 1) -> Tensor:

@@ -80,9 +80,7 @@ def two_live(m: Of, x: Tensor) -> Tensor:
 def maxout(m: Of, x: Tensor) -> Tensor:
     """Maxima along an axis in three ways, a minimum too."""
     y = m.a(x).unflatten(1, (4, 3))
-    return torch.cat(
-        (y.max(dim=2)[0], y.amax(1), y.amin((1, 2), keepdim=True).flatten(1), y.min(1).values), 1
-    )
+    return torch.cat((y.max(dim=2)[0], y.amax(1), y.amin((1, 2), keepdim=True).flatten(1), y.min(1).values), 1)
 
 
 def branches(m: Of, x: Tensor) -> Tensor:
@@ -109,9 +107,7 @@ def casts(m: Of, x: Tensor) -> Tensor:
 def einsum(m: Of, x: Tensor) -> Tensor:
     """Contractions with constants: einsum, matmul on the left and right."""
     y = torch.einsum("nij,jk->nik", F.relu(x), m.a.weight)
-    return (
-        torch.einsum("nik,ni->nk", y, torch.ones_like(x[:, :, 0])) + (m.a.weight.T @ x.mT).sum(2) @ m.b.weight
-    )
+    return torch.einsum("nik,ni->nk", y, torch.ones_like(x[:, :, 0])) + (m.a.weight.T @ x.mT).sum(2) @ m.b.weight
 
 
 def time_major(m: Of, x: Tensor) -> Tensor:

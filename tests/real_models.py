@@ -39,9 +39,7 @@ def mlp_of(weights: dict[str, Tensor]) -> nn.Module:
 def kw_mnist(path: str) -> nn.Module:
     """Two strided convolutions and two linear layers (Wong and Kolter)."""
     convs = [nn.Conv2d(1, 16, 4, 2, 1), nn.ReLU(), nn.Conv2d(16, 32, 4, 2, 1), nn.ReLU()]
-    return filled(
-        nn.Sequential(*convs, nn.Flatten(), nn.Linear(1568, 100), nn.ReLU(), nn.Linear(100, 10)), state(path)
-    )
+    return filled(nn.Sequential(*convs, nn.Flatten(), nn.Linear(1568, 100), nn.ReLU(), nn.Linear(100, 10)), state(path))
 
 
 class LeNet5(nn.Module):
@@ -49,9 +47,7 @@ class LeNet5(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.convnet = nn.ModuleDict(
-            {"c1": nn.Conv2d(1, 6, 5), "c3": nn.Conv2d(6, 16, 5), "c5": nn.Conv2d(16, 120, 5)}
-        )
+        self.convnet = nn.ModuleDict({"c1": nn.Conv2d(1, 6, 5), "c3": nn.Conv2d(6, 16, 5), "c5": nn.Conv2d(16, 120, 5)})
         self.fc = nn.ModuleDict({"f6": nn.Linear(120, 84), "f7": nn.Linear(84, 10)})
 
     def forward(self, x: Tensor) -> Tensor:

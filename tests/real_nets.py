@@ -114,9 +114,7 @@ MNIST_NETS = [
     RealNet("eran_relu_3_50", MNIST + "eran_mnist_relu_3_50.onnx", mnist()),
     RealNet("eran_relu_6_100", MNIST + "eran_mnist_relu_6_100.onnx", mnist()),
     RealNet("eran_conv_small", MNIST + "eran_convSmallRELU__Point.onnx", mnist(), margins=16),
-    RealNet(
-        "eran_maxpool", MNIST + "eran_mnist_conv_maxpool.onnx", mnist(2.0, -1.0), margins=8, noise=2 * PIXEL
-    ),
+    RealNet("eran_maxpool", MNIST + "eran_mnist_conv_maxpool.onnx", mnist(2.0, -1.0), margins=8, noise=2 * PIXEL),
     RealNet("verivital_maxpool", MNIST + "verivital_Convnet_maxpool.onnx", mnist(), margins=8, noise=PIXEL),
     RealNet("kw_mnist", MNIST + "kw_mnist.pth", mnist(), models.kw_mnist, margins=16),
     RealNet("lenet", MNIST + "csinva_lenet.pth", mnist_32, models.lenet5, margins=8, noise=PIXEL),
@@ -130,12 +128,8 @@ CIFAR_NETS = [
     RealNet("resnet20", "nets/cifar10/resnet20-12fca82f.th", cifar(*IMAGENET), models.resnet20, margins=1),
 ]
 ACAS_NETS = [
-    RealNet(f"acas_{k}.onnx", f"nets/acasxu/ACASXU_run2a_{k}_batch_2000.onnx", shaped(acas_unit, 1, 1, 5))
-    for k in ACAS
-] + [
-    RealNet(f"acas_{k}.nnet", f"nets/acasxu/ACASXU_experimental_v2a_{k}.nnet", ACAS_RAW, models.nnet)
-    for k in ACAS
-]
+    RealNet(f"acas_{k}.onnx", f"nets/acasxu/ACASXU_run2a_{k}_batch_2000.onnx", shaped(acas_unit, 1, 1, 5)) for k in ACAS
+] + [RealNet(f"acas_{k}.nnet", f"nets/acasxu/ACASXU_experimental_v2a_{k}.nnet", ACAS_RAW, models.nnet) for k in ACAS]
 CONTROL_NETS = [
     RealNet("cartpole", "nets/control/cartpole.onnx", published("rl_benchmarks", "cartpole")),
     RealNet("lunarlander", "nets/control/lunarlander.onnx", published("rl_benchmarks", "lunarlander")),

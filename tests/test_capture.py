@@ -157,9 +157,7 @@ def test_what_does_not_depend_on_a_smooth_operation_is_given() -> None:
 def test_wrong_inputs(x: Tensor, words: tuple[str, ...], ask: str) -> None:
     spline = ma.Spline(mlp(), X[:1])
     code = spline.code(X[:2])
-    call = {"run": spline, "code": spline.code, "at": spline.at, "replay": lambda z: spline.replay(code, z)}[
-        ask
-    ]
+    call = {"run": spline, "code": spline.code, "at": spline.at, "replay": lambda z: spline.replay(code, z)}[ask]
     with pytest.raises(ma.errors.InputError) as error:
         call(x)
     assert all(word in one_line(error).lower() for word in words), str(error.value)

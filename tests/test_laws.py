@@ -221,8 +221,6 @@ def test_the_law_of_distance_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
         names = operators or [operator.name for operator in spline.operators]
         return torch.stack([true(p, q, operators=[name]) for name in names]).mean(0)
 
-    monkeypatch.setattr(
-        laws, "ma", SimpleNamespace(distance=per_operator, pairwise_distance=ma.pairwise_distance)
-    )
+    monkeypatch.setattr(laws, "ma", SimpleNamespace(distance=per_operator, pairwise_distance=ma.pairwise_distance))
     with pytest.raises(AssertionError):
         laws.assert_distance(spline, x)

@@ -29,9 +29,7 @@ def captured(net: RealNet) -> ma.Spline:
     module, example = net.module(net.file), net.inputs(1)
     parameter = next(module.parameters())
     options = {"until": net.until, "select": net.select}
-    return ma.Spline(
-        module, example.to(parameter.dtype), **{k: v for k, v in options.items() if v is not None}
-    )
+    return ma.Spline(module, example.to(parameter.dtype), **{k: v for k, v in options.items() if v is not None})
 
 
 @lru_cache(maxsize=2)
