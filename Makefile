@@ -42,7 +42,7 @@ docs: .venv/ready-docs
 	@echo "docs/_build/html/index.html"
 
 bench: .venv/ready
-	for script in affine_map jvp codes margin import_time; do $(BIN)/python benchmarks/$$script.py $(ARGS) || exit 1; done
+	for script in affine_map memory jvp codes margin import_time; do $(BIN)/python benchmarks/$$script.py $(ARGS) || exit 1; done
 
 setup: .venv/ready
 
