@@ -72,9 +72,7 @@ def bind(rule: Rule, node: Node, operands: Operands, pick: Callable[[Value], Ten
 
 def _plain(name: str, value: Value, pick: Callable[[Value], Tensor]) -> Any:
     if value.live:
-        raise CaptureError(
-            f"its operand '{name}' depends on the input of the network; only a constant is supported"
-        )
+        raise CaptureError(f"its operand '{name}' depends on the input of the network; only a constant is supported")
     tensor = pick(value)
     return tensor.reshape(()).item() if name in NUMBERS else tensor.tolist()
 
@@ -93,8 +91,6 @@ def _axes(rule: Rule, known: dict[str, Any], lead: Value, *, every: bool) -> dic
             raise CaptureError(f"its {name} {axes} does not fit an operand of {rank} axes")
         counted = [axis - rank if axis >= 0 else axis for axis in listed]
         if -rank in counted and lead.live and not lead.hidden and not rule.moves:
-            raise CaptureError(
-                "it computes along the first axis, which is the batch: rows would depend on each other"
-            )
+            raise CaptureError("it computes along the first axis, which is the batch: rows would depend on each other")
         result[name] = counted[0] if isinstance(axes, int) else counted
     return result

@@ -74,9 +74,7 @@ class Step(nn.Module):
                 self.register_parameter(f"operand{i}", operand)
             elif isinstance(operand, Tensor):
                 self.register_buffer(f"operand{i}", operand)
-            self.slots.append(
-                operand if operand is None else next(live) if isinstance(operand, str) else f"operand{i}"
-            )
+            self.slots.append(operand if operand is None else next(live) if isinstance(operand, str) else f"operand{i}")
 
     def forward(self, *live: Tensor) -> tuple[Tensor, ...]:
         """The results of the node for a batch of rows."""

@@ -14,9 +14,7 @@ from . import ops_shape as shape
 from . import ops_window as window
 
 ALL = "all"  # an absent list of axes means all of them
-NUMBERS = frozenset(
-    {"axis", "k", "max", "min", "ratio", "training_mode", "value"}
-)  # constant inputs of one element
+NUMBERS = frozenset({"axis", "k", "max", "min", "ratio", "training_mode", "value"})  # constant inputs of one element
 
 
 @dataclass(frozen=True)

@@ -159,8 +159,6 @@ def group_norm(x: Tensor, scale: Tensor, bias: Tensor, num_groups: int, epsilon:
     return F.group_norm(x, num_groups, scale, bias, epsilon)
 
 
-def local_response_norm(
-    x: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, bias: float = 1.0
-) -> Tensor:
+def local_response_norm(x: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, bias: float = 1.0) -> Tensor:
     """X / (bias + alpha / size * sum of squares of the neighbouring channels) ** beta."""
     return F.local_response_norm(x, size, alpha, beta, bias)

@@ -29,9 +29,7 @@ def flatten_target(sizes: Sizes, axis: int = 1) -> list[int]:
 
 def squeeze_target(sizes: Sizes, axes: Sizes | None = None) -> list[int]:
     """Squeeze: the listed axes, or all of size 1, are dropped."""
-    chosen = (
-        [i for i, size in enumerate(sizes) if size == 1] if axes is None else [a % len(sizes) for a in axes]
-    )
+    chosen = [i for i, size in enumerate(sizes) if size == 1] if axes is None else [a % len(sizes) for a in axes]
     if any(sizes[axis] != 1 for axis in chosen):
         raise CaptureError(f"cannot squeeze the axes {list(axes or ())} of shape {tuple(sizes)}")
     return [size for i, size in enumerate(sizes) if i not in chosen]
@@ -129,12 +127,8 @@ def pad(
         raise CaptureError(f"mode '{mode}' is not one of {sorted(modes)}")
     count = len(pads) // 2
     places = list(axes) if axes is not None else list(range(-count, 0))
-    amounts = {
-        axis: (pads[i], pads[i + count]) for i, axis in enumerate(places) if pads[i] or pads[i + count]
-    }
-    both = [
-        amount for axis in range(-1, min(amounts, default=0) - 1, -1) for amount in amounts.get(axis, (0, 0))
-    ]
+    amounts = {axis: (pads[i], pads[i + count]) for i, axis in enumerate(places) if pads[i] or pads[i + count]}
+    both = [amount for axis in range(-1, min(amounts, default=0) - 1, -1) for amount in amounts.get(axis, (0, 0))]
     return F.pad(x, both, modes[mode], (value or 0.0) if mode == "constant" else None) if both else x
 
 

@@ -53,7 +53,7 @@ def max_pool(
         starts = [size + p for size, p in zip(x.shape[2:], before, strict=True)]
         padded = F.pad(x, _interleaved(before, after), value=-math.inf)
         pooled = MAX_POOL[n - 1](padded, list(kernel_shape), stride, 0, dilation, bool(ceil_mode))
-        return _without_late(pooled, starts, stride)
+        return _without_late(pooled, starts, stride) if ceil_mode else pooled
     return MAX_POOL[n - 1](x, list(kernel_shape), stride, before, dilation, bool(ceil_mode))
 
 
@@ -80,11 +80,11 @@ def average_pool(
         _interleaved(before, after),
         [size + p for size, p in zip(x.shape[2:], before, strict=True)],
     )
-    mean = _without_late(pool(F.pad(x, pads), kernel, stride, 0, bool(ceil_mode)), starts, stride)
-    if count_include_pad:
-        return mean
-    inside = F.pad(x.new_ones((1, 1, *x.shape[2:])), pads)  # the share of each window that is no padding
-    return mean / _without_late(pool(inside, kernel, stride, 0, bool(ceil_mode)), starts, stride)
+    mean = pool(F.pad(x, pads), kernel, stride, 0, bool(ceil_mode))
+    if not count_include_pad:
+        inside = F.pad(x.new_ones((1, 1, *x.shape[2:])), pads)  # the share of each window that is no padding
+        mean = mean / pool(inside, kernel, stride, 0, bool(ceil_mode))
+    return _without_late(mean, starts, stride) if ceil_mode else mean
 
 
 def _without_late(pooled: Tensor, starts: Sizes, stride: Sizes) -> Tensor:
@@ -198,8 +198,7 @@ def _nearest(
 ) -> Tensor:
     place, whole = _lookup(PLACES, coordinates, "coordinate mode"), _lookup(ROUND, rounding, "nearest mode")
     source = {
-        a: [min(max(whole(place(i, factor[a], old[a], new[a])), 0), old[a] - 1) for i in range(new[a])]
-        for a in old
+        a: [min(max(whole(place(i, factor[a], old[a], new[a])), 0), old[a] - 1) for i in range(new[a])] for a in old
     }
     if all(source[a] == [i * old[a] // new[a] for i in range(new[a])] for a in old) and 3 <= x.dim() <= 5:
         return F.interpolate(x, [new[a] for a in sorted(old)], mode="nearest")
@@ -232,9 +231,7 @@ def _smooth(
     if coordinates == "align_corners":
         return F.interpolate(x, [new[k] for k in sorted(new)], mode=name, align_corners=True)
     if given:
-        return F.interpolate(
-            x, scale_factor=[float(factor[k]) for k in sorted(new)], mode=name, align_corners=False
-        )
+        return F.interpolate(x, scale_factor=[float(factor[k]) for k in sorted(new)], mode=name, align_corners=False)
     return F.interpolate(x, [new[k] for k in sorted(new)], mode=name, align_corners=False)
 
 

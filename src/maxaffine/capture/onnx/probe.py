@@ -47,9 +47,7 @@ def build(file: File) -> tuple[OnnxModule, tuple[Tensor, ...]]:
     batches = {value.sizes[0] for value in file.inputs}
     if len(batches) != 1:
         shown = ", ".join(f"{value.name} {list(value.sizes)}" for value in file.inputs)
-        raise CaptureError(
-            f"the inputs do not share one batch as their first axis: {shown or 'there is none'}"
-        )
+        raise CaptureError(f"the inputs do not share one batch as their first axis: {shown or 'there is none'}")
     batch = batches.pop()
     with torch.no_grad():
         if batch is not None:
@@ -83,9 +81,7 @@ class _Probe:
         self.values = {name: Value(tensor, tensor, False) for name, tensor in file.constants.items()}
         for value, x in zip(file.inputs, self.inputs, strict=True):
             self.values[value.name] = Value(x[:1], x, True)
-        self.weights = {
-            id(c): nn.Parameter(c) for c in file.constants.values() if c.is_floating_point() and c.dim()
-        }
+        self.weights = {id(c): nn.Parameter(c) for c in file.constants.values() if c.is_floating_point() and c.dim()}
         self.steps: list[Step] = []
 
     def build(self) -> tuple[OnnxModule, tuple[Tensor, ...]]:
@@ -109,23 +105,15 @@ class _Probe:
     def _check(self, module: OnnxModule) -> None:
         """The module must give, for all rows at once, what the file gives at its own batch."""
         results = module(*self.inputs)
-        for name, y in zip(
-            self.file.outputs, results if isinstance(results, tuple) else (results,), strict=True
-        ):
+        for name, y in zip(self.file.outputs, results if isinstance(results, tuple) else (results,), strict=True):
             value = self.values[name]
             gone = self.batch == 1 and value.hidden and 1 not in value.one.shape  # squeezed away, not moved
             expected = value.full.unsqueeze(0) if gone else value.full
-            maker = next(
-                (node.label for node in self.file.nodes if name in node.outputs), f"the input '{name}'"
-            )
+            maker = next((node.label for node in self.file.nodes if name in node.outputs), f"the input '{name}'")
             if y.shape != expected.shape:
-                raise CaptureError(
-                    f"{maker}: the batch is not the first axis of the output {tuple(value.full.shape)}"
-                )
+                raise CaptureError(f"{maker}: the batch is not the first axis of the output {tuple(value.full.shape)}")
             if not same(y, expected):
-                raise RowsDependError(
-                    f"{maker}: the rows of the output depend on each other or on the batch size"
-                )
+                raise RowsDependError(f"{maker}: the rows of the output depend on each other or on the batch size")
 
     # ---- one node -------------------------------------------------------------------------------
     def _run(self, node: Node) -> None:
@@ -221,15 +209,9 @@ class _Probe:
         leads = tuple(y.shape[0] if y.dim() else None for y in expected[0])
         wanted = [_stacked([row[i] for row in expected]) for i in range(len(leads))]
         inputs = [_stacked([row[i] for row in rows]) for i in range(len(live))]
-        names = [
-            name
-            for name, value in zip(node.inputs, operands, strict=False)
-            if value is not None and value.live
-        ]
+        names = [name for name, value in zip(node.inputs, operands, strict=False) if value is not None and value.live]
         hidden, rank = tuple(v.hidden for v in live), max(v.one.dim() for v in operands if v is not None)
-        slots = _filled(
-            [None if v is None else self._constant(rule, v, i) for i, v in enumerate(operands)], names
-        )
+        slots = _filled([None if v is None else self._constant(rule, v, i) for i, v in enumerate(operands)], names)
         for form in FORMS:
             if form == "rows" and any(hidden):
                 continue
@@ -280,13 +262,7 @@ def _row_sizes(full: Tensor, one: Tensor, batch: int) -> list[int]:
     for axis in (axis for axis in places if full.shape[axis] % batch == 0):
         merged = full.shape[axis] // batch
         for outer in (d for d in range(1, merged + 1) if merged % d == 0):
-            row = (
-                full.unflatten(axis, (outer, batch, merged // outer))
-                .select(axis + 1, 0)
-                .flatten(axis, axis + 1)
-            )
+            row = full.unflatten(axis, (outer, batch, merged // outer)).select(axis + 1, 0).flatten(axis, axis + 1)
             if row.numel() == one.numel() and same(row.flatten(), one.flatten()):
                 return list(row.shape)
-    raise CaptureError(
-        f"it moves or folds the batch of {batch}: the sizes {tuple(full.shape)} have no axis for it"
-    )
+    raise CaptureError(f"it moves or folds the batch of {batch}: the sizes {tuple(full.shape)} have no axis for it")

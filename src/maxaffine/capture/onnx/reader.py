@@ -89,9 +89,7 @@ def _onnx() -> ModuleType:
         importlib.import_module("onnx.numpy_helper")
         return importlib.import_module("onnx")
     except ImportError:
-        raise MissingExtraError(
-            'reading .onnx files needs the package onnx: pip install "maxaffine[onnx]"'
-        ) from None
+        raise MissingExtraError('reading .onnx files needs the package onnx: pip install "maxaffine[onnx]"') from None
 
 
 def _parse(onnx: ModuleType, path: Path) -> Any:
@@ -131,9 +129,7 @@ def _node(onnx: ModuleType, proto: Any, path: Path) -> Node:
     if proto.op_type in CONTROL_FLOW:
         raise CaptureError(f"{where} is control flow, which has no fixed graph: export the model without it")
     if proto.domain not in STANDARD:
-        raise CaptureError(
-            f"{where} is of the domain '{proto.domain}': only standard ONNX operators are supported"
-        )
+        raise CaptureError(f"{where} is of the domain '{proto.domain}': only standard ONNX operators are supported")
     attributes = {a.name: _attribute(onnx, a, path) for a in proto.attribute}
     inputs = tuple(proto.input)
     if proto.op_type == "Cast":  # a constant of the wanted type follows module.double(), a number would not
@@ -208,9 +204,7 @@ def _tensor(onnx: ModuleType, proto: Any, path: Path) -> Tensor:
 def _input(value: Any, path: Path) -> Input:
     kind = value.type.tensor_type
     if not value.type.HasField("tensor_type") or not kind.HasField("shape") or not kind.shape.dim:
-        raise FileFormatError(
-            f"{path}: the input '{value.name}' is not a tensor of known rank with a batch axis"
-        )
+        raise FileFormatError(f"{path}: the input '{value.name}' is not a tensor of known rank with a batch axis")
     sizes = tuple(dim.dim_value if dim.dim_value > 0 else None for dim in kind.shape.dim)
     if None in sizes[1:]:
         shown = [dim.dim_value or dim.dim_param or "?" for dim in kind.shape.dim]
@@ -227,9 +221,7 @@ def _load_external(onnx: ModuleType, model: Any, path: Path) -> None:
     tensors += [a.t for n in model.graph.node for a in n.attribute if a.type == onnx.AttributeProto.TENSOR]
     for tensor in tensors:
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            tensor.raw_data = _external_bytes(
-                {e.key: e.value for e in tensor.external_data}, tensor.name, path
-            )
+            tensor.raw_data = _external_bytes({e.key: e.value for e in tensor.external_data}, tensor.name, path)
             tensor.data_location = onnx.TensorProto.DEFAULT
             del tensor.external_data[:]
 
@@ -251,9 +243,7 @@ def _external_bytes(entries: Mapping[str, str], name: str, path: Path) -> bytes:
         ) from None
     stop = len(data) if length < 0 else offset + length
     if not 0 <= offset <= stop <= len(data):
-        raise FileFormatError(
-            f"{path}: '{location}' ({len(data)} bytes) ends before byte {stop}, where '{name}' ends"
-        )
+        raise FileFormatError(f"{path}: '{location}' ({len(data)} bytes) ends before byte {stop}, where '{name}' ends")
     return data[offset:stop]
 
 
