@@ -10,23 +10,37 @@ True
 
 from maxaffine import errors
 from maxaffine.affine import AffineMap
+from maxaffine.approximation import Approximation, approximate, tangents
 from maxaffine.code import Code, distance, pairwise_distance
+from maxaffine.convexity import Certificate, is_convex, parametrize_nonnegative, project_nonnegative
+from maxaffine.explicit import maso_of
 from maxaffine.files import load
 from maxaffine.margins import margin
-from maxaffine.operators.registry import declare
+from maxaffine.operators.maso import MASO
+from maxaffine.operators.registry import declare, register
 from maxaffine.polytope import Region
 from maxaffine.spline import Spline
 
 __version__ = "0.1.0"
 __all__ = [
+    "MASO",
     "AffineMap",
+    "Approximation",
+    "Certificate",
     "Code",
     "Region",
     "Spline",
+    "approximate",
     "declare",
     "distance",
     "errors",
+    "is_convex",
     "load",
     "margin",
+    "maso_of",
     "pairwise_distance",
+    "parametrize_nonnegative",
+    "project_nonnegative",
+    "register",
+    "tangents",
 ]

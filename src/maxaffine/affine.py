@@ -111,7 +111,7 @@ class AffineMap:
     def _rows(self, x: Tensor, shape: Shape, name: str) -> Tensor:
         if x.dtype != self.maps.dtype or x.device != self.maps.device:
             raise InputError(
-                f"{name} is {x.dtype} on {x.device}, the map {self.maps.dtype} on {self.maps.device}; convert it with .to"
+                f"{name} is {x.dtype} on {x.device}, the map {self.maps.dtype} on {self.maps.device}; use .to"
             )
         if tuple(x.shape[1:]) != shape or x.shape[0] not in (1, len(self)):
             raise InputError(

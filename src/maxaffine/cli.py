@@ -239,7 +239,9 @@ def _composition(spline: "Spline", name: str) -> Table:
         table.add_column(column, overflow="fold")
     for column in ("R", "units", "shape", "parameters before"):
         table.add_column(column, justify="right", overflow="fold")
-    for k, (row, kind, pieces, size, shape, before) in enumerate(composition_rows(spline)):
+    for k, (row, kind, pieces, size, shape, before) in enumerate(
+        composition_rows(spline.captured, spline.operators, spline.out_shape)
+    ):
         table.add_row(str(k + 1), row, kind, str(pieces), f"{size:,}", shape, f"{before:,}")
     return table
 

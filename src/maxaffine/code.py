@@ -43,7 +43,7 @@ class Code:
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, key: str | int | slice | Tensor) -> "Tensor | Code":  # type: ignore[override]
+    def __getitem__(self, key: str | int | slice | Tensor) -> "Tensor | Code":
         if isinstance(key, str):
             return self.values[index_of(self, key)]
         if isinstance(key, int):
@@ -53,7 +53,7 @@ class Code:
         rows = torch.arange(self.count)[key]
         return Code(self.signature, tuple(v[key] for v in self.values), len(rows))
 
-    def __eq__(self, other: object) -> Tensor:  # type: ignore[override]
+    def __eq__(self, other: object) -> Tensor:
         """(N,) bool: which signals share all their pieces; a code of length 1 is compared with every row."""
         if not isinstance(other, Code):
             return NotImplemented

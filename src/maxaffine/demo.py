@@ -45,8 +45,7 @@ def digits() -> Digits:
 
 
 def network() -> nn.Module:
-    """Return the untrained network: two blocks of convolution, batch norm, ReLU and pooling, and a dense
-    layer.
+    """Return an untrained network: twice convolution, batch norm, ReLU and pooling, then a dense layer.
 
     The first pooling is an average: under a maximum the flat background of every digit would be a tie, that
     is, every digit would lie exactly on a wall of its region.
@@ -63,9 +62,7 @@ def network() -> nn.Module:
             "relu2": nn.ReLU(),
             "pool2": nn.MaxPool2d(2),
             "flatten": nn.Flatten(),
-            "dense1": nn.Linear(128, 32),
-            "relu3": nn.ReLU(),
-            "dense2": nn.Linear(32, 10),
+            "dense": nn.Linear(128, 10),
         }
         return nn.Sequential(OrderedDict(layers))
 

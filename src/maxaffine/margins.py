@@ -13,7 +13,7 @@ from maxaffine.spline import Spline, walls_of
 
 
 class Margin(NamedTuple):
-    """For N inputs: distance to the nearest wall (N,) float64, and that wall's operator and flat unit ("" and -1: none)."""
+    """Distance of N inputs to their nearest walls (N,) float64; each wall's operator and flat unit ("", -1: none)."""
 
     values: Tensor
     operators: list[str]
@@ -46,7 +46,7 @@ def margin(spline: Spline, x: Tensor, norm: float = 2, memory: int | None = None
         )
     rows: list[tuple[float, str, int]] = []
     copies = max(1, min(points[0].numel(), CACHED_ROWS // local.row_bytes))
-    for chunk in local.chunks(copies, 2 * CACHED_ROWS):
+    for chunk in local.chunks(copies, CACHED_ROWS // 2):
         rows += nearest(wall_norms(local, chunk, points[chunk], dual), chunk.stop - chunk.start)
     values = torch.tensor([r[0] for r in rows], dtype=torch.float64)
     return Margin(values, [r[1] for r in rows], torch.tensor([r[2] for r in rows], dtype=torch.long))

@@ -3,7 +3,6 @@
 spline(x) = A[x] x + b[x]      with A, b constant on the region of x, which is named by the code of x
 """
 
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -22,19 +21,8 @@ from maxaffine.program.local import STREAMED_ROWS, Local
 from maxaffine.program.plan import Plan, Step, operator_of
 from maxaffine.program.record import layout_of, record
 from maxaffine.program.walls import region_of
-from maxaffine.table import composition_table
+from maxaffine.table import Operator, composition_table
 from maxaffine.types import Shape
-
-
-@dataclass(frozen=True)
-class Operator:
-    """One spline operator of a network: its name, kind, number of pieces R, number of units and their shape."""
-
-    name: str
-    op: str
-    pieces: int
-    units: int
-    shape: Shape
 
 
 class Spline:
@@ -65,6 +53,8 @@ class Spline:
         _adopt(self, capture.capture_module(model, example, over, select, until))
 
     _exact: Plan
+    _signature: tuple[Units, ...]
+    _row_bytes: int
     _plans: dict[tuple[int, tuple[int, ...], tuple[int, ...] | None], Plan]
     captured: Captured
     operators: tuple[Operator, ...]
@@ -116,7 +106,7 @@ class Spline:
         plan = _plan(self, self.captured.graph.input, tuple(nodes), keep=())
         plan.require_piecewise_affine("the code")
         pieces = _record(self, plan, x).pieces
-        return Code(_signature(self), tuple(pieces[i] for i in nodes), len(x))
+        return Code(self._signature, tuple(pieces[i] for i in nodes), len(x))
 
     def at(
         self,
@@ -145,7 +135,7 @@ class Spline:
 
     def replay(self, code: Code, x: Tensor) -> Tensor:
         """The frozen map of each code at x: A[code] x + b[code]; a code of length 1 is used for all rows."""
-        tensors, wanted = _tensors(self, x), _signature(self)
+        tensors, wanted = _tensors(self, x), self._signature
         if code.signature != wanted or len(code) not in (1, len(x)):
             raise InputError(
                 f"a code of {len(code)} rows over {len(code.signature)} operators does not fit {len(x)} inputs of a "
@@ -169,7 +159,7 @@ class Spline:
         return region_of(local, point, DEFAULT_MEMORY if memory is None else memory)
 
     def __str__(self) -> str:
-        return composition_table(self)
+        return composition_table(self.captured, self.operators, self.in_shape, self.out_shape)
 
     def __repr__(self) -> str:
         return f"Spline({self.in_shape} -> {self.out_shape}, {len(self.operators)} spline operators, {self.dtype})"
@@ -191,6 +181,9 @@ def _adopt(spline: Spline, captured: Captured) -> None:
     spline.in_shape = _row_shape(spline, captured.graph.input)
     spline.out_shape = _row_shape(spline, captured.graph.output)
     spline.operators = _describe(spline)
+    spline._signature = tuple(Units(o.name, o.pieces, o.shape) for o in spline.operators)
+    largest = max([prod(step.node.sizes(1)) for step in spline._exact.steps], default=1)
+    spline._row_bytes = max(1, largest) * spline.dtype.itemsize
 
 
 def _describe(spline: Spline) -> tuple[Operator, ...]:
@@ -207,10 +200,6 @@ def _describe(spline: Spline) -> tuple[Operator, ...]:
 
 def _spline_steps(plan: Plan) -> list[Step]:
     return [step for step in plan.steps if step.operator >= 0]
-
-
-def _signature(spline: Spline) -> tuple[Units, ...]:
-    return tuple(Units(o.name, o.pieces, o.shape) for o in spline.operators)
 
 
 def _row_shape(spline: Spline, node: int) -> Shape:
@@ -241,7 +230,8 @@ def _operand(spline: Spline, output: str | tuple[str, int]) -> int:
     chosen = [j for p, j in operands if place is None or p == place]
     if len(chosen) != 1:
         raise InputError(
-            f"output={output!r}: the operator has the live operands {[p for p, _ in operands]}; ask for ({name!r}, 0) or ({name!r}, 1)"
+            f"output={output!r}: the operator has the live operands {[p for p, _ in operands]}; "
+            f"ask for ({name!r}, 0) or ({name!r}, 1)"
         )
     return chosen[0]
 
@@ -269,8 +259,7 @@ def _record(spline: Spline, plan: Plan, x: Tensor) -> Codes:
 
 
 def _chunks(spline: Spline, x: Tensor) -> tuple[Tensor, ...]:
-    largest = max([prod(step.node.sizes(1)) for step in spline._exact.steps], default=1)
-    return x.split(max(1, STREAMED_ROWS // (largest * spline.dtype.itemsize)))
+    return x.split(max(1, STREAMED_ROWS // spline._row_bytes))
 
 
 def _tensors(spline: Spline, x: Tensor) -> list[Tensor]:

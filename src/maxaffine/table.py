@@ -1,51 +1,57 @@
-"""The composition of a network as a text table: operators, pieces, units, and the parameters before each."""
+"""The composition of a network as a table: its spline operators, and the parameters before each."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
 
-if TYPE_CHECKING:
-    from maxaffine.spline import Spline
+from maxaffine.capture import Captured
+from maxaffine.types import Shape
 
 
-def composition_rows(spline: "Spline") -> list[tuple[str, str, int, int, str, int]]:
+@dataclass(frozen=True)
+class Operator:
+    """One spline operator of a network: its name, kind, number of pieces R, number of units and their shape."""
+
+    name: str
+    op: str
+    pieces: int
+    units: int
+    shape: Shape
+
+
+Row = tuple[str, str, int, int, str, int]
+
+
+def composition_rows(network: Captured, operators: Sequence[Operator], out_shape: Shape) -> list[Row]:
     """(name, kind, pieces R, units, shape, parameters since the operator before) of each operator, then the output."""
-    graph, sources = spline.captured.graph, spline.captured.sources
-    reads = {i: node.args[0] for i, node in enumerate(graph.nodes) if node.op == "tensor"}
-    needed, seen, rows, count = graph.needed([graph.output]), set(), [], 0
-    operators = {o.name: o for o in spline.operators}
-    live = graph.live(graph.input)
+    graph, by_name = network.graph, {o.name: o for o in operators}
+    reads = {i: node.args[0] for i, node in enumerate(graph.nodes) if node.op == "tensor" and node.floating}
+    needed, live = graph.needed([graph.output]), graph.live(graph.input)
     pending: set[int] = set()
+    seen: set[int] = set()
+    rows: list[Row] = []
+
+    def parameters() -> int:
+        count = sum(network.sources[k].read().numel() for k in pending)
+        seen.update(pending)
+        pending.clear()
+        return count
+
     for i, node in enumerate(graph.nodes):
-        if not needed[i]:
-            continue
-        pending |= {reads[j] for _, j in node.operands() if j in reads} - seen
-        if live[i] and node.label in operators:
-            operator = operators[node.label]
-            count = sum(sources[k].read().numel() for k in pending if sources[k].read().is_floating_point())
-            seen |= pending
-            pending = set()
-            shape = " x ".join(map(str, operator.shape))
-            rows.append((operator.name, operator.op, operator.pieces, operator.units, shape, count))
-    count = sum(sources[k].read().numel() for k in pending if sources[k].read().is_floating_point())
-    rows.append(("output", "affine", 1, _size(spline.out_shape), " x ".join(map(str, spline.out_shape)), count))
-    return rows
+        pending |= {reads[j] for _, j in node.operands() if needed[i] and j in reads} - seen
+        if needed[i] and live[i] and node.label in by_name:
+            o = by_name[node.label]
+            rows.append((o.name, o.op, o.pieces, o.units, " x ".join(map(str, o.shape)), parameters()))
+    return [*rows, ("output", "affine", 1, prod(out_shape), " x ".join(map(str, out_shape)), parameters())]
 
 
-def _size(shape: tuple[int, ...]) -> int:
-    total = 1
-    for side in shape:
-        total *= side
-    return total
-
-
-def composition_table(spline: "Spline") -> str:
+def composition_table(network: Captured, operators: Sequence[Operator], in_shape: Shape, out_shape: Shape) -> str:
     """The composition as aligned text."""
     head = ("operator", "kind", "R", "units", "shape", "parameters before")
-    rows = [head, *[tuple(map(str, row)) for row in composition_rows(spline)]]
+    rows = [head, *[tuple(map(str, row)) for row in composition_rows(network, operators, out_shape)]]
     widths = [max(len(row[c]) for row in rows) for c in range(len(head))]
     right = (False, False, True, True, False, True)
-    lines = [
-        "  ".join(t.rjust(w) if r else t.ljust(w) for t, w, r in zip(row, widths, right, strict=True)).rstrip()
-        for row in rows
-    ]
-    shapes = f"{tuple(spline.in_shape)} -> {tuple(spline.out_shape)}, {spline.dtype}"
-    return "\n".join([f"Spline {shapes}, {sum(o.units for o in spline.operators)} spline units", *lines])
+    cells = [[t.rjust(w) if r else t.ljust(w) for t, w, r in zip(row, widths, right, strict=True)] for row in rows]
+    units = sum(o.units for o in operators)
+    title = f"Spline {in_shape} -> {out_shape}, {network.dtype}, {units} spline units"
+    return "\n".join([title, *("  ".join(row).rstrip() for row in cells)])

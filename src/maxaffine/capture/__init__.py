@@ -35,7 +35,7 @@ class Captured:
     source_dtypes: tuple[torch.dtype, ...] = ()
 
     def converted(self, target: torch.dtype | torch.device | str) -> "Captured":
-        """A copy in another dtype or on another device, with tensors of its own. Raises InputError for half precision."""
+        """A copy in another dtype or on another device, tensors included. Raises InputError for half precision."""
         dtype = target if isinstance(target, torch.dtype) else self.dtype
         if not dtype.is_floating_point or dtype.itemsize < 4:
             raise InputError(
@@ -89,7 +89,7 @@ def finish(
     lowered = Lowering(program, model, inputs, dtype).run()
     tensors = [source.read().detach() for source in lowered.sources]
     with torch.no_grad():
-        _check_whole(lowered, tensors, model, inputs, select)
+        _check_whole(lowered, tensors, model, inputs)
         graph = cut.begin(lowered, over, inputs.named)
         graph = cut.end(lowered, graph, select, _path(until, names))
         graph = labelled(graph, names, lowered.kinds)
@@ -109,11 +109,12 @@ def _same_place(model: nn.Module, inputs: Inputs) -> None:
     given = {t.device for t in inputs.leaves if isinstance(t, Tensor)}
     if len(devices | given) > 1:
         raise CaptureError(
-            f"the model is on {sorted(map(str, devices))}, the example on {sorted(map(str, given))}; move one with .to(device)"
+            f"the model is on {sorted(map(str, devices))}, the example on {sorted(map(str, given))}; "
+            "move one with .to(device)"
         )
 
 
-def _check_whole(lowered: Lowered, tensors: list[Tensor], model: nn.Module, inputs: Inputs, select: Any) -> None:
+def _check_whole(lowered: Lowered, tensors: list[Tensor], model: nn.Module, inputs: Inputs) -> None:
     """The captured graph gives what the model gives, on the example and on fresh values of the variable."""
     index = next((leaf.index for leaf in pytree.tree_leaves(lowered.outputs) if _is_ref(leaf)), None)
     if index is None:

@@ -18,7 +18,8 @@ def begin(lowered: Lowered, over: int | str | None, is_input: bool) -> Graph:
     if over is None or is_input:
         if not lowered.graph.nodes[lowered.graph.input].floating:
             raise CaptureError(
-                f"the input is of integers (token ids); take the spline over an embedding's output: over={_embedding(lowered)!r}"
+                "the input is of integers (token ids); take the spline over an embedding's output: "
+                f"over={_embedding(lowered)!r}"
             )
         return lowered.graph
     return replace(lowered.graph, input=_module_output(lowered, str(over), "over"))

@@ -48,7 +48,7 @@ class Inputs:
         loose = [n for n in shapes if signature.parameters[n].kind is inspect.Parameter.VAR_KEYWORD]
         if loose:  # torch.export cannot set sizes free there
             raise CaptureError(
-                f"the inputs {list(shapes[loose[0]])} arrive in **{loose[0]} of forward; give forward named parameters for them"
+                f"the inputs {list(shapes[loose[0]])} arrive in **{loose[0]} of forward; give forward named parameters"
             )
         return shapes
 

@@ -79,7 +79,7 @@ def _refuse_scripted(model: nn.Module) -> None:
     for path, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
             raise CaptureError(
-                f"module {path or type(model).__name__!r} is TorchScript, which hides its operations; pass the original nn.Module"
+                f"module {path or type(model).__name__!r} is TorchScript and hides its operations; pass the nn.Module"
             )
 
 

@@ -1,9 +1,8 @@
-"""A functional ATen program -> our Graph: sizes as polynomials of the batch, one output a node, tensors by reference."""
+"""A functional ATen program -> our Graph: sizes are polynomials of the batch, every node has one output."""
 
 from dataclasses import dataclass, replace
 from typing import Any
 
-import sympy
 import torch
 from torch import Tensor, nn
 from torch.export.graph_signature import InputKind, OutputKind
@@ -105,7 +104,7 @@ class Lowering:
                 InputKind.BUFFER,
                 InputKind.CONSTANT_TENSOR,
             ):
-                source = self._source(spec.target)
+                source = self._source(str(spec.target))
                 self._tensor(fx.name, source, str(spec.target))
 
     def _user_input(self, fx: torch.fx.Node | None, leaf: Any, place: int) -> None:
@@ -143,9 +142,8 @@ class Lowering:
             module = None
         if module is not None and (name in module._parameters or name in module._buffers):
             return Shared(module, name)
-        return Fixed(
-            self.program.constants[target] if target in self.program.constants else self.program.state_dict[target]
-        )
+        constants: dict[str, Any] = {**self.program.state_dict, **self.program.constants}
+        return Fixed(constants[target])
 
     def _tensor(self, name: str, source: Source, label: str) -> None:
         self.sources.append(source)
@@ -204,12 +202,10 @@ class Lowering:
         )
         value, path = fx.meta["val"], module_path(call)
         op = op or f"{call.target}{output}"
+        assert args is not None
         if op in SHAPE_ONLY:
-            op, args, kwargs = (
-                SHAPE_ONLY[op],
-                (self._sizes(fx), *args[1 if "_like" in op else 2 :]),
-                self._factory(fx),
-            )
+            args, kwargs = (self._sizes(fx), *args[1 if "_like" in op else 2 :]), self._factory(fx)
+            op = SHAPE_ONLY[op]
         node = Node(op, args, kwargs, path, call.name, self._sizes(fx), value.dtype.is_floating_point)
         index = self._append(fx.name, node)
         for key, kind in (call.meta.get("nn_module_stack") or {}).values():
@@ -237,6 +233,8 @@ class Lowering:
 
     def _size(self, size: Any) -> Any:
         if isinstance(size, torch.SymInt):
+            import sympy  # loaded by torch.export anyway, but not by import maxaffine
+
             expression = size.node.expr
             if expression.is_number:
                 return int(expression)
@@ -261,7 +259,7 @@ class Lowering:
         for spec in specs:
             if spec.kind is OutputKind.BUFFER_MUTATION:
                 raise CaptureError(
-                    f"the model writes to its own buffer {spec.target!r} when it runs; call model.eval() or remove the write"
+                    f"the model writes to its buffer {spec.target!r} when it runs; call model.eval() or remove it"
                 )
         kept = [self._result(r) for r, s in zip(results, specs, strict=True) if s.kind is OutputKind.USER_OUTPUT]
         assert self.program.call_spec.out_spec is not None

@@ -3,6 +3,7 @@
 import json
 import os
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,12 @@ from maxaffine.program.graph import BaseDtype, Device, Graph, Layout, Node, Ref,
 FORMAT = 1
 SPECIAL = ("input", "tensor", "rows")
 CONSTANT_OPS = frozenset(
-    f"aten.{name}.default"
-    for name in ["arange", "zeros", "ones", "full", "zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full", "eye", "scalar_tensor", "empty", "empty_like", "lift_fresh_copy", "_weight_norm"]
-) | {
-    "aten.arange.start", "aten.arange.start_step", "aten.linspace.default", "aten._weight_norm_interface.default#0",
-    "aten.full.names", "aten.bitwise_and.Tensor", "aten.logical_and.default",
-}  # fmt: skip
+    """
+    aten.arange.default aten.arange.start aten.arange.start_step aten.linspace.default aten.zeros.default
+    aten.ones.default aten.full.default aten.empty.default aten.eye.default aten.scalar_tensor.default
+    aten._weight_norm.default aten._weight_norm_interface.default#0 aten.bitwise_and.Tensor
+    """.split()  # noqa: SIM905
+)
 """Constants a file may contain beside the operations of the rule table; anything else in a file is refused."""
 
 
@@ -42,11 +43,9 @@ def save(network: Captured, path: Path) -> None:
                 f"{node.label} ({node.op}) computes a constant by an operation that a file may not contain"
             )
     tensors = {str(i): s.read().detach().cpu().contiguous().clone() for i, s in enumerate(network.sources)}
-    from maxaffine import __version__
-
     header = {
         "format": FORMAT,
-        "version": __version__,
+        "version": version("maxaffine"),
         "dtype": _name(network.dtype),
         "graph": _graph(network.graph),
     }

@@ -9,6 +9,7 @@ biases   the same, where the operator takes None for "no bias"
 from dataclasses import dataclass
 
 from maxaffine.operators import transpose as adjoint
+from maxaffine.operators.convolution import convolution
 from maxaffine.operators.transpose import Transpose
 
 JOINT = ((0, 1),)
@@ -30,11 +31,9 @@ def _same(names: str, rule: Affine) -> dict[str, Affine]:
     return {f"aten.{name}": rule for name in names.split()}
 
 
-_CONV = {
-    f"aten.conv{d}d.default": Affine(biases=(2,), transpose=adjoint.convolution(d, transposed=False)) for d in (1, 2, 3)
-}
+_CONV = {f"aten.conv{d}d.default": Affine(biases=(2,), transpose=convolution(d, transposed=False)) for d in (1, 2, 3)}
 _CONV_TRANSPOSE = {
-    f"aten.conv_transpose{name}": Affine(biases=(2,), transpose=adjoint.convolution(d, transposed=True))
+    f"aten.conv_transpose{name}": Affine(biases=(2,), transpose=convolution(d, transposed=True))
     for d, name in ((1, "1d.default"), (2, "2d.input"), (3, "3d.input"))
 }
 _BATCH_NORM = Affine(transpose=adjoint.batch_norm)
@@ -72,19 +71,22 @@ RULES: dict[str, Affine] = {
         "avg_pool1d.default avg_pool3d.default adaptive_avg_pool1d.default adaptive_avg_pool3d.default",
         Affine(),
     ),
-    "aten.pad.default": Affine(shifts=(3,)),
-    "aten.constant_pad_nd.default": Affine(shifts=(2,)),
+    "aten.pad.default": Affine(shifts=(3,), transpose=adjoint.constant_pad),
+    "aten.constant_pad_nd.default": Affine(shifts=(2,), transpose=adjoint.constant_pad),
+    "aten.slice.Tensor": Affine(transpose=adjoint.cut),
     **_same(
         "reflection_pad1d.default reflection_pad2d.default reflection_pad3d.default replication_pad1d.default "
         "replication_pad2d.default replication_pad3d.default _pad_circular.default",
         Affine(),
     ),
     **_same(
-        "upsample_nearest1d.vec upsample_nearest2d.vec upsample_nearest3d.vec upsample_linear1d.vec upsample_bilinear2d.vec "
-        "upsample_trilinear3d.vec upsample_bicubic2d.vec _upsample_nearest_exact1d.vec _upsample_nearest_exact2d.vec "
-        "_upsample_nearest_exact3d.vec _upsample_bilinear2d_aa.vec _upsample_bicubic2d_aa.vec upsample_nearest1d.default "
-        "upsample_nearest2d.default upsample_nearest3d.default upsample_linear1d.default upsample_bilinear2d.default "
-        "upsample_trilinear3d.default upsample_bicubic2d.default grid_sampler.default grid_sampler_2d.default",
+        "upsample_nearest1d.vec upsample_nearest2d.vec upsample_nearest3d.vec upsample_linear1d.vec "
+        "upsample_bilinear2d.vec upsample_trilinear3d.vec upsample_bicubic2d.vec "
+        "_upsample_nearest_exact1d.vec _upsample_nearest_exact2d.vec _upsample_nearest_exact3d.vec "
+        "_upsample_bilinear2d_aa.vec _upsample_bicubic2d_aa.vec upsample_nearest1d.default "
+        "upsample_nearest2d.default upsample_nearest3d.default upsample_linear1d.default "
+        "upsample_bilinear2d.default upsample_trilinear3d.default upsample_bicubic2d.default "
+        "grid_sampler.default grid_sampler_2d.default",
         Affine(),
     ),
     **_same(
@@ -93,18 +95,18 @@ RULES: dict[str, Affine] = {
         Affine(transpose=adjoint.reshape),
     ),
     **_same(
-        "clone.default detach.default detach_.default alias.default contiguous.default _to_copy.default to.dtype lift_fresh_copy.default "
-        "lift_fresh.default view_of.default positive.default to.dtype_layout to.device",
+        "clone.default detach.default detach_.default alias.default contiguous.default _to_copy.default to.dtype "
+        "lift_fresh_copy.default lift_fresh.default view_of.default positive.default to.dtype_layout to.device",
         Affine(transpose=adjoint.identity),
     ),
     **_same("type_as.default to.other", Affine(JOINT)),
     "aten.permute.default": Affine(transpose=adjoint.permute),
     **_same("transpose.int", Affine(transpose=adjoint.swap)),
     **_same(
-        "t.default mT.default numpy_T.default movedim.int movedim.intlist swapaxes.default expand.default expand_as.default "
-        "repeat.default repeat_interleave.self_int tile.default select.int slice.Tensor narrow.default unfold.default "
-        "flip.default roll.default rot90.default im2col.default col2im.default pixel_shuffle.default pixel_unshuffle.default "
-        "channel_shuffle.default as_strided.default broadcast_to.default take.default",
+        "t.default mT.default numpy_T.default movedim.int movedim.intlist swapaxes.default expand.default "
+        "expand_as.default repeat.default repeat_interleave.self_int tile.default select.int narrow.default "
+        "unfold.default flip.default roll.default rot90.default im2col.default col2im.default "
+        "pixel_shuffle.default pixel_unshuffle.default channel_shuffle.default broadcast_to.default",
         Affine(),
     ),
     **_same(

@@ -155,7 +155,9 @@ RULES: dict[str, Callable[..., Elementwise]] = {
     "aten._prelu_kernel.default": _prelu,
     "aten.abs.default": _fixed(cpwl("abs", [0], [-1, 1])),
     "aten.relu6.default": _fixed(cpwl("relu6", [0, 6], [0, 1, 0])),
-    "aten.hardtanh.default": lambda shape, low=-1, high=1: _clamp("hardtanh")(shape, low, high),
+    "aten.hardtanh.default": lambda shape, low=-1, high=1: _clamp("relu6" if (low, high) == (0, 6) else "hardtanh")(
+        shape, low, high
+    ),
     "aten.clamp.default": _clamp("clamp"),
     "aten.clamp.Tensor": _clamp("clamp"),
     "aten.clamp_min.default": _clamp("clamp_min"),

@@ -28,17 +28,38 @@ class SplineOperator(Protocol):
     """
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Kind of operator, for tables."""
+        ...
+
     @property
-    def pieces(self) -> int: ...
+    def pieces(self) -> int:
+        """R."""
+        ...
 
-    # The operands are positional; each operator has its own number of them.
-    code: Callable[..., Tensor]
-    piece: Callable[..., Tensor]
-    walls: Callable[..., Tensor]
-    transpose: Callable[..., Sequence[Tensor]]
+    @property
+    def code(self) -> Callable[..., Tensor]:
+        """(*operands): the operands are positional, each operator has its own number of them."""
+        ...
 
-    def freeze(self, code: Tensor, dtype: torch.dtype) -> Any: ...
+    @property
+    def piece(self) -> Callable[..., Tensor]:
+        """(frozen, *operands, linear=False)."""
+        ...
+
+    @property
+    def walls(self) -> Callable[..., Tensor]:
+        """(code, *operands, linear=False)."""
+        ...
+
+    @property
+    def transpose(self) -> Callable[..., Sequence[Tensor]]:
+        """(frozen, cotangent, *operand_shapes)."""
+        ...
+
+    def freeze(self, code: Tensor, dtype: torch.dtype) -> Any:
+        """What piece and transpose take."""
+        ...
 
 
 class Custom:

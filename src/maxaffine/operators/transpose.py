@@ -93,26 +93,6 @@ def channelwise(values: Tensor, rank: int) -> Tensor:
     return values.reshape(-1, *[1] * (rank - 2))
 
 
-def convolution(dims: int, transposed: bool) -> Transpose:
-    """Convolutions: y = w * x + b, forward or transposed."""
-    defaults: list[Any] = [None, None, None, [1] * dims, [0] * dims]
-    defaults += [[0] * dims, 1, [1] * dims] if transposed else [[1] * dims, 1]
-
-    def transpose(g: Tensor, args: Sequence[Any], shape: Shape, at: int) -> Tensor:  # noqa: ARG001
-        full = [*args, *defaults[len(args) :]]
-        _, weight, _, stride, padding = full[:5]
-        out_pad, groups, dilation = full[5:] if transposed else ([0] * dims, full[6], full[5])
-        x = g.new_empty(shape)
-        lists = [[v] * dims if isinstance(v, int) else list(v) for v in (stride, padding, dilation, out_pad)]
-        lists = [v * dims if len(v) == 1 else v for v in lists]
-        stride, padding, dilation, out_pad = lists
-        return aten.convolution_backward(
-            g, x, weight, None, stride, padding, dilation, transposed, out_pad, groups, [True, False, False]
-        )[0]
-
-    return transpose
-
-
 def average_pool2d(g: Tensor, args: Sequence[Any], shape: Shape, at: int) -> Tensor:  # noqa: ARG001
     """Y = mean over each window."""
     kernel, stride, padding, ceil, count_padding, divisor = [
@@ -145,6 +125,19 @@ def mean(g: Tensor, args: Sequence[Any], shape: Shape, at: int) -> Tensor:
     return total(g, args, shape, at) / prod(shape[d] for d in dims)
 
 
+def constant_pad(g: Tensor, args: Sequence[Any], shape: Shape, at: int) -> Tensor | None:  # noqa: ARG001
+    """Y = x inside a constant border: the border is cut off."""
+    plain = len(args) < 3 or type(args[2]) is not str or args[2] == "constant"
+    return aten.constant_pad_nd(g, [-p for p in args[1]]) if plain and min(args[1], default=0) >= 0 else None
+
+
+def cut(g: Tensor, args: Sequence[Any], shape: Shape, at: int) -> Tensor:  # noqa: ARG001
+    """Y = x[start:end:step] along one axis."""
+    dim, start, end, step = [*args[1:], *[0, 0, shape[0], 1][len(args) - 1 :]]
+    end = shape[dim] if end is None else end
+    return aten.slice_backward(g, shape, dim, start or 0, end, step)
+
+
 def _dims(args: Sequence[Any], shape: Shape) -> tuple[list[int], bool]:
     dims = args[1] if len(args) > 1 else None
     dims = [dims] if isinstance(dims, int) else list(dims or range(len(shape)))
@@ -160,7 +153,7 @@ def by_vjp(function: Callable[..., Tensor], g: Tensor, operands: Sequence[Tensor
     """Adjoint of any operator that is linear in the operands, by differentiating that one operator."""
     create_graph = torch.is_grad_enabled()
     with torch.enable_grad():
-        live = [x.requires_grad_() for x in operands]
+        live = [x.requires_grad_() for x in operands]  # zeros without memory of their own may come in
         out = function(*live)
         found = torch.autograd.grad(out, live, g, create_graph=create_graph, allow_unused=True)
     return [torch.zeros_like(x) if d is None else d for d, x in zip(found, live, strict=True)]

@@ -1,7 +1,7 @@
 """The network frozen at the codes of S samples: one affine map a sample, applied forwards, backwards or at a point."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,11 +11,13 @@ from maxaffine.operators.registry import Spline1, Spline2
 from maxaffine.program.graph import Graph, Layout
 from maxaffine.program.links import (
     BATCH_NORM,
-    FOLDABLE,
+    CONVOLUTIONS,
+    LINEAR,
     AffineLink,
     Link,
     SplineLink,
     affine_link,
+    channels_last,
     fold_batch_norm,
 )
 from maxaffine.program.plan import Plan, Step, operand_count, operator_of
@@ -97,46 +99,63 @@ class Frozen:
                 dead.setdefault(n, []).append(slot)
         return dead
 
-    def adjoint(self, u: Tensor, shared: bool = False) -> Tensor:
-        """Cotangent of the start for a cotangent u of the end: (K S, ...) rows; shared: u has the K rows of all samples."""
-        copies = u.shape[0] if shared else self._end_rows(u) // self.samples
-        rows = copies * self.samples
-        pending: dict[int, tuple[Tensor, bool]] = {
-            self.plan.ends[0]: (u, shared and self._shareable(self.plan.ends[0]))
-        }
-        if shared and not pending[self.plan.ends[0]][1]:
-            pending[self.plan.ends[0]] = (self._unshare(u, self.plan.ends[0], copies), False)
-        for link in reversed(self.links):
-            if link.out not in pending:
-                continue
-            g, common = pending.pop(link.out)
-            if common and ((link.per_row and type(link) is AffineLink) or not self._links_share(link)):
-                g, common = self._unshare(g, link.out, copies), False
-            found, common = self._pull(link, g, copies if common else rows, common, rows)
-            for (_, slot), cotangent in zip(link.step.live, found, strict=True):
-                pending[slot] = self._add(pending.get(slot), cotangent, common, slot, copies)
-        g, common = pending.get(self.plan.start, (None, False))
-        if g is None:
-            return torch.zeros(self.plan.graph.nodes[self.plan.start].sizes(rows), dtype=self.dtype, device=self.device)
-        return self._unshare(g, self.plan.start, copies) if common else g
-
-    def _pull(self, link: Link, g: Tensor, rows: int, common: bool, full: int) -> tuple[list[Tensor], bool]:
-        env = self.constants(rows, linear=True)
-        if type(link) is SplineLink:
-            return link.adjoint(g, env, full, self.dtype, self.device, common), False
-        assert type(link) is AffineLink
-        return link.adjoint(g, env, rows, self.dtype, self.device), common
-
-    def _end_rows(self, u: Tensor) -> int:
+    def adjoint(self, u: Tensor) -> Tensor:
+        """Cotangent of the start for cotangents u (K S, *out) of the end."""
         layout = _layout(self.plan.graph, self.plan.ends[0])
-        return u.shape[layout.axis] // layout.repeat
+        copies = u.shape[layout.axis] // layout.repeat // self.samples
+        return self.finish(Prefix({self.plan.ends[0]: Cotangent(u)}, len(self.links)), copies)
+
+    def prefix(self, basis: Tensor) -> "Prefix":
+        """Pull K cotangents of the end back as far as they are the same for all samples."""
+        pending = {self.plan.ends[0]: Cotangent(basis, common=self._shareable(self.plan.ends[0]))}
+        if not pending[self.plan.ends[0]].common:
+            return Prefix(pending, len(self.links), unshared=True)
+        n = len(self.links)
+        while n and self._shares(self.links[n - 1]):
+            n -= 1
+            self._step(self.links[n], pending, len(basis))
+        for cotangent in pending.values():
+            cotangent.owned = False
+        return Prefix(pending, n)
+
+    def finish(self, prefix: "Prefix", copies: int) -> Tensor:
+        """Pull the rest back for all samples: (K S, *in)."""
+        pending = {slot: replace(c) for slot, c in prefix.pending.items()}
+        if prefix.unshared:
+            pending = {slot: Cotangent(self._unshare(c.tensor, slot, copies)) for slot, c in pending.items()}
+        for link in reversed(self.links[: prefix.position]):
+            self._step(link, pending, copies)
+        start = pending.get(self.plan.start)
+        if start is None:
+            shape = self.plan.graph.nodes[self.plan.start].sizes(copies * self.samples)
+            return torch.zeros(shape, dtype=self.dtype, device=self.device)
+        return self._unshare(start.tensor, self.plan.start, copies) if start.common else start.tensor
+
+    def _step(self, link: Link, pending: dict[int, "Cotangent"], copies: int) -> None:
+        if link.out not in pending:
+            return
+        c = pending.pop(link.out)
+        if c.common and not (self._shareable(link.out) and all(self._shareable(j) for _, j in link.step.live)):
+            c = Cotangent(self._unshare(c.tensor, link.out, copies))
+        rows = copies * self.samples
+        if type(link) is SplineLink:
+            found, common = link.adjoint(c.tensor, rows, self.dtype, c.common, c.owned), False
+        else:
+            assert type(link) is AffineLink
+            if c.common and link.per_row:
+                c = Cotangent(self._unshare(c.tensor, link.out, copies))
+            rows, common = copies if c.common else rows, c.common
+            found = link.adjoint(c.tensor, self.constants(rows, linear=True), rows, self.dtype, self.device)
+        fresh = len(found) == 1 and not torch.is_grad_enabled() and (c.owned or found[0] is not c.tensor)
+        for (_, slot), cotangent in zip(link.step.live, found, strict=True):
+            self._add(pending, slot, Cotangent(cotangent, common, fresh and not _overlaps(cotangent)), copies)
+
+    def _shares(self, link: Link) -> bool:
+        return type(link) is AffineLink and not link.per_row and self._shareable(link.out)
 
     def _shareable(self, node: int) -> bool:
         layout = _layout(self.plan.graph, node)
         return layout.axis == 0 and layout.repeat == 1
-
-    def _links_share(self, link: Link) -> bool:
-        return all(self._shareable(slot) for _, slot in link.step.live)
 
     def _unshare(self, g: Tensor, node: int, copies: int) -> Tensor:
         """K rows -> K S rows."""
@@ -145,16 +164,37 @@ class Frozen:
         rows = rows.unsqueeze(1).expand(copies, self.samples, *rows.shape[1:]).flatten(0, 1)
         return layout.from_rows(rows)
 
-    def _add(
-        self, old: tuple[Tensor, bool] | None, g: Tensor, common: bool, slot: int, copies: int
-    ) -> tuple[Tensor, bool]:
+    def _add(self, pending: dict[int, "Cotangent"], slot: int, new: "Cotangent", copies: int) -> None:
+        old = pending.get(slot)
         if old is None:
-            return g, common
-        other, both = old
-        if both != common:
-            g = self._unshare(g, slot, copies) if common else g
-            other = self._unshare(other, slot, copies) if both else other
-        return other + g, common and both
+            pending[slot] = new
+            return
+        if old.common != new.common:
+            old, new = (Cotangent(self._unshare(c.tensor, slot, copies)) if c.common else c for c in (old, new))
+        total = old.tensor.add_(new.tensor) if old.owned else old.tensor + new.tensor
+        pending[slot] = Cotangent(total, old.common, not torch.is_grad_enabled())
+
+
+@dataclass
+class Cotangent:
+    """A cotangent on its way: common to all samples (K rows, not K S), and whether nobody else holds its memory."""
+
+    tensor: Tensor
+    common: bool = False
+    owned: bool = False
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """Cotangents pulled back to the links before `position`; unshared: they are K rows that must be spread first."""
+
+    pending: dict[int, Cotangent]
+    position: int
+    unshared: bool = False
+
+
+def _overlaps(tensor: Tensor) -> bool:
+    return any(stride == 0 and size > 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True))
 
 
 def _layout(graph: Graph, node: int) -> Layout:
@@ -175,7 +215,9 @@ def _links(plan: Plan, env: list[Any], codes: Codes, dtype: torch.dtype, varying
             norm = following[step.out]
             skip.add(norm.out)
             overrides = fold_batch_norm(_values(step, env), _values(norm, env))
-            yield affine_link(step, graph, varying, overrides, norm.out)
+            yield affine_link(step, graph, varying, {**overrides, 1: channels_last(overrides[1])}, norm.out)
+        elif step.node.op in CONVOLUTIONS:
+            yield affine_link(step, graph, varying, {1: channels_last(_values(step, env)[1])})
         else:
             yield affine_link(step, graph, varying)
 
@@ -190,9 +232,9 @@ def _foldable(plan: Plan) -> dict[int, Step]:
     for step in plan.steps:
         after = readers.get(step.out, [])
         alone = len(after) == 1 and step.out not in plan.ends
-        if alone and after[0].node.op == BATCH_NORM and step.node.op in FOLDABLE and step.live[0][0] == (0,):
-            if step.node.op != "aten.linear.default" or len(step.node.shape) == 2:
-                found[step.out] = after[0]
+        by_channel = step.node.op in CONVOLUTIONS or (step.node.op == LINEAR and len(step.node.shape) == 2)
+        if alone and by_channel and after[0].node.op == BATCH_NORM and step.live[0][0] == (0,):
+            found[step.out] = after[0]
     return found
 
 
@@ -211,5 +253,8 @@ def _spline_link(plan: Plan, step: Step, env: list[Any], codes: Codes, dtype: to
     operator = operator_of(plan, step, _values(step, env))
     layout = _layout(graph, step.out)
     code = codes.pieces[step.out]
-    frozen = operator.freeze(layout.from_rows(code), dtype)
+    rows = layout.from_rows(code)
+    if rows.dim() == 4 and dtype == torch.float32 and rows.device.type == "cpu":
+        rows = rows.contiguous(memory_format=torch.channels_last)
+    frozen = operator.freeze(rows, dtype)
     return SplineLink(step.out, step, operator, code, layout, tuple(operands), code.shape[0], frozen)

@@ -113,7 +113,7 @@ class Node:
 
     def sizes(self, batch: int) -> tuple[int, ...]:
         """The shape for a batch of that many rows."""
-        return tuple(d(batch) if type(d) is Size else d for d in self.shape)
+        return tuple(d(batch) if isinstance(d, Size) else d for d in self.shape)
 
 
 @dataclass(frozen=True)

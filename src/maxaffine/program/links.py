@@ -13,12 +13,13 @@ from torch import Tensor
 
 from maxaffine.operators import transpose as adjoint
 from maxaffine.operators.affine import Affine
+from maxaffine.operators.elementwise import Elementwise
 from maxaffine.operators.registry import SplineOperator
 from maxaffine.program.graph import Graph, Layout, Node, Ref, Size, settle, substitute
 from maxaffine.program.plan import Step
 
 CONVOLUTIONS = tuple(f"aten.conv{d}d.default" for d in (1, 2, 3))
-FOLDABLE = (*CONVOLUTIONS, "aten.linear.default")
+LINEAR = "aten.linear.default"
 BATCH_NORM = "aten._native_batch_norm_legit_no_training.default#0"
 
 
@@ -90,7 +91,7 @@ class AffineLink:
             ]
             if all(f is not None for f in found):
                 return [f for f in found if f is not None]
-        zeros = [torch.zeros(shape, dtype=g.dtype, device=g.device) for shape in shapes]
+        zeros = [g.new_zeros(()).expand(shape) for shape in shapes]
         return adjoint.by_vjp(lambda *z: self._apply(z, env, rows, dtype, device, True), g, zeros)
 
     def _constant_arguments(self, env: list[Any], rows: int, dtype: torch.dtype, device: torch.device) -> list[Any]:
@@ -136,7 +137,7 @@ class SplineLink:
             if type(arg) is Ref and arg.index in live:
                 values.append(self._split(env[arg.index], copies))
             else:
-                value = env[arg.index] if type(arg) is Ref else arg
+                value: Any = env[arg.index] if type(arg) is Ref else arg
                 values.append(value.new_zeros(()) if linear else value)
         return values
 
@@ -144,7 +145,7 @@ class SplineLink:
     def _count(self) -> int:
         return len(self.shapes)
 
-    def forward(self, env: list[Any], rows: int, dtype: torch.dtype, device: torch.device, linear: bool) -> Tensor:
+    def forward(self, env: list[Any], rows: int, dtype: torch.dtype, device: torch.device, linear: bool) -> Tensor:  # noqa: ARG002
         """The frozen piece at the values in env."""
         copies = rows // self.samples
         value = self.operator.piece(self._frozen(copies, dtype), *self.operands(env, rows, linear), linear=linear)
@@ -162,21 +163,20 @@ class SplineLink:
         return torch.stack([self.layout.to_rows(w) for w in walls])
 
     def adjoint(
-        self,
-        g: Tensor,
-        env: list[Any],
-        rows: int,
-        dtype: torch.dtype,
-        device: torch.device,
-        shared: bool = False,
+        self, g: Tensor, rows: int, dtype: torch.dtype, shared: bool = False, owned: bool = False
     ) -> list[Tensor]:
-        """Cotangents of the live operands, K S rows each; a shared g has K rows."""
+        """Cotangents of the live operands, K S rows each; a shared g has K rows, an owned one may be overwritten."""
         copies = rows // self.samples
         plain = self.layout.plain
+        g = channels_last(g)
         g = g.unsqueeze(1) if shared else self._split(g, copies)
         lead = (copies, self.samples) if (plain and copies > 1) or shared else (rows,)
         shapes = [self._lead(node, rows, lead) for node in self.shapes]
-        found = self.operator.transpose(self._frozen(copies, dtype), g, *shapes)
+        frozen = self._frozen(copies, dtype)
+        if owned and not shared and type(self.operator) is Elementwise:
+            found: Sequence[Tensor] = [g.mul_(frozen.slope)]  # saves the memory traffic of a new tensor
+        else:
+            found = self.operator.transpose(frozen, g, *shapes)
         live = {place[0]: node for place, node in self.step.live}
         result = []
         for i in live:
@@ -191,6 +191,12 @@ class SplineLink:
 
 
 Link = AffineLink | SplineLink
+
+
+def channels_last(tensor: Tensor) -> Tensor:
+    """Images with their channels innermost: the layout in which convolutions and masks run fastest on the CPU."""
+    fast = tensor.dim() == 4 and tensor.dtype == torch.float32 and tensor.device.type == "cpu"
+    return tensor.contiguous(memory_format=torch.channels_last) if fast else tensor
 
 
 def _zero(value: Any) -> Any:

@@ -65,20 +65,28 @@ class Local:
 
     def rows(self, basis: Tensor) -> Tensor:
         """(K, *out) -> (N, K, *in)."""
-
-        def pull(frozen: Frozen, part: Tensor) -> Tensor:
-            return frozen.adjoint(layout_of(self.plan, self.plan.ends[0]).from_rows(part), shared=True)
-
-        return self._spread(pull, basis, self.plan.start)
+        end = layout_of(self.plan, self.plan.ends[0])
+        step = max(1, int(CACHED_ROWS / self.row_bytes))
+        with torch.set_grad_enabled(self.create_graph):
+            first = self.frozen(slice(0, 1))
+            prefixes = [(first.prefix(end.from_rows(part)), len(part)) for part in basis.split(step)]
+            return self._spread(
+                lambda frozen: [frozen.finish(*prefix) for prefix in prefixes], len(basis), self.plan.start
+            )
 
     def columns(self, basis: Tensor) -> Tensor:
         """(K, *in) -> (N, K, *out)."""
+        into, step = layout_of(self.plan, self.plan.start), max(1, int(CACHED_ROWS / self.row_bytes))
 
-        def push(frozen: Frozen, part: Tensor) -> Tensor:
-            repeated = part.repeat_interleave(frozen.samples, 0)
-            return frozen.forward(layout_of(self.plan, self.plan.start).from_rows(repeated), linear=True)
+        def push(frozen: Frozen) -> list[Tensor]:
+            found = []
+            for part in basis.split(max(1, step // frozen.samples)):
+                rows = part.unsqueeze(1).expand(len(part), frozen.samples, *part.shape[1:]).flatten(0, 1)
+                found.append(frozen.forward(into.from_rows(rows), linear=True))
+            return found
 
-        return self._spread(push, basis, self.plan.ends[0])
+        with torch.set_grad_enabled(self.create_graph):
+            return self._spread(push, len(basis), self.plan.ends[0])
 
     def chunks(self, copies: int, limit: int) -> Iterator[slice]:
         """Sample ranges such that copies x samples rows of the largest activation stay under limit bytes."""
@@ -111,15 +119,24 @@ class Local:
             ]
             return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def _spread(self, act: Callable[[Frozen, Tensor], Tensor], basis: Tensor, end: int) -> Tensor:
-        layout, result = layout_of(self.plan, end), []
-        with torch.set_grad_enabled(self.create_graph):
-            for chunk in self.chunks(len(basis), CACHED_ROWS):
-                frozen, step = (
-                    self.frozen(chunk),
-                    max(1, int(CACHED_ROWS / self.row_bytes / (chunk.stop - chunk.start))),
-                )
-                found = [layout.to_rows(act(frozen, part)) for part in basis.split(step)]
-                stacked = [f.unflatten(0, (-1, frozen.samples)) for f in found]
-                result.append((stacked[0] if len(stacked) == 1 else torch.cat(stacked)).transpose(0, 1))
-            return torch.cat(result)
+    def _spread(self, act: Callable[[Frozen], list[Tensor]], copies: int, end: int) -> Tensor:
+        """Run act on chunks of samples and lay its (K S, ...) results out as (N, K, ...)."""
+        layout, result, whole = layout_of(self.plan, end), [], None
+        for chunk in self.chunks(copies, CACHED_ROWS):
+            frozen = self.frozen(chunk)
+            found = [layout.to_rows(f).unflatten(0, (-1, frozen.samples)) for f in act(frozen)]
+            if self.create_graph:
+                result.append(torch.cat(found).transpose(0, 1))
+                continue
+            if whole is None:
+                whole = found[0].new_empty((self.samples, copies, *found[0].shape[2:]))
+            _place(whole[chunk], found)
+        return torch.cat(result) if whole is None else whole
+
+
+def _place(target: Tensor, parts: Sequence[Tensor]) -> None:
+    """Write (K_i, S, ...) parts side by side into (S, K, ...)."""
+    first = 0
+    for part in parts:
+        target[:, first : first + len(part)] = part.transpose(0, 1)
+        first += len(part)

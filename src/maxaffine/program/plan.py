@@ -199,7 +199,8 @@ def _not_affine(asked: str, step: Step, plan: Plan) -> str:
         else "no piecewise-affine module stands before it"
     )
     where = f"in module {step.node.module!r}" if step.node.module else "in the model's own forward"
-    return f"{asked} is not defined: {step.node.label} ({step.node.op}) {where} is {rule.kind}, not piecewise affine; {hint}"
+    what = f"{step.node.label} ({step.node.op}) {where} is {rule.kind}"
+    return f"{asked} is not defined: {what}, not piecewise affine; {hint}"
 
 
 def classify(node: Node, live: Sequence[tuple[tuple[int, ...], int]]) -> Rule | Refused | None:
@@ -273,7 +274,7 @@ def _liveness(steps: list[Step], kept: set[int]) -> list[Step]:
 
 
 def operator_of(plan: Plan, step: Step, arguments: Sequence[Any]) -> registry.SplineOperator:
-    """The spline operator of a step, built for its operand's shape and its constant arguments (once if these are numbers)."""
+    """The spline operator of a step, built for its operand's shape and constants (once if these are numbers)."""
     if step.out in plan.operators:
         return plan.operators[step.out]
     operand = next(j for _, j in step.node.operands())

@@ -13,11 +13,12 @@ from maxaffine.program.plan import Plan, Step, operand_count, operator_of
 
 def record(plan: Plan, tensors: Sequence[Tensor], x: Tensor) -> Codes:
     """The codes of all spline operators of the plan at the rows of x, and the values of its kept nodes."""
-    graph, pieces = plan.graph, {}
+    graph = plan.graph
+    pieces: dict[int, Tensor] = {}
 
     def handler(step: Step, arguments: Sequence[Any]) -> Tensor:
         operator = operator_of(plan, step, arguments)
-        if type(operator) is Windows:
+        if isinstance(operator, Windows):
             value, code = operator.value_and_code(arguments[0])
         else:
             value = step.function(*arguments, **step.kwargs)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from maxaffine.errors import MemoryBudgetError
+from maxaffine.operators.elementwise import Elementwise
 from maxaffine.polytope import Region
 from maxaffine.program.frozen import Frozen
 from maxaffine.program.links import SplineLink
@@ -45,7 +46,7 @@ def directions(
 ) -> Iterator[Tensor]:
     """The unit vectors of the input space in chunks (K, *in) that keep K x samples rows in the cache."""
     total = prod(ins)
-    step = max(1, min(total, int(2 * CACHED_ROWS / row_bytes / samples)))
+    step = max(1, min(total, int(CACHED_ROWS / 2 / row_bytes / samples)))
     for first in range(0, total, step):
         count = min(step, total - first)
         basis = torch.zeros(count, total, dtype=dtype, device=device)
@@ -67,26 +68,27 @@ def wall_norms(local: Local, chunk: slice, x: Tensor, dual: float) -> dict[int, 
 
 def _accumulate(frozen: Frozen, found: dict[int, WallNorms], basis: Tensor, dual: float) -> None:
     def watch(link: SplineLink, env: list[Any], rows: int) -> None:
-        slopes = link.walls(env, rows, linear=True)
-        slopes = slopes.unflatten(1, (-1, frozen.samples))
         item = found[link.out]
+        sizes = torch.linalg.vector_norm(_slopes(link, env, rows, frozen.samples), dual, dim=1)
         if dual == inf:
-            item.norms = torch.maximum(item.norms, slopes.abs().amax(1))
-        elif dual == 2:
-            item.norms += torch.einsum("wk...,wk...->w...", slopes, slopes)
+            item.norms = torch.maximum(item.norms, sizes)
         else:
-            item.norms += slopes.abs().pow(dual).sum(1)
+            item.norms += sizes if dual == 1 else sizes.pow_(dual)
 
-    repeated = (
-        basis.repeat_interleave(frozen.samples, 0)
-        if frozen.samples == 1
-        else basis.unsqueeze(1).expand(len(basis), frozen.samples, *basis.shape[1:]).flatten(0, 1)
-    )
-    frozen.forward(layout_of(frozen.plan, frozen.plan.start).from_rows(repeated), linear=True, watch=watch)
+    rows = basis.unsqueeze(1).expand(len(basis), frozen.samples, *basis.shape[1:]).flatten(0, 1)
+    frozen.forward(layout_of(frozen.plan, frozen.plan.start).from_rows(rows), linear=True, watch=watch)
+
+
+def _slopes(link: SplineLink, env: list[Any], rows: int, samples: int) -> Tensor:
+    """(W, K, S, *units): derivatives of the walls, up to sign (those of an elementwise operator are its operand's)."""
+    if type(link.operator) is Elementwise:
+        operand = link.layout.to_rows(env[link.step.live[0][1]]).unsqueeze(0)
+        return operand.unflatten(1, (-1, samples))
+    return link.walls(env, rows, linear=True).unflatten(1, (-1, samples))
 
 
 def nearest(found: dict[int, WallNorms], samples: int) -> list[tuple[float, str, int]]:
-    """For every sample the distance to its nearest wall, that wall's operator and flat unit (inf, "", -1 without walls)."""
+    """Every sample's distance to its nearest wall, that wall's operator and flat unit (inf, "", -1 without walls)."""
     best: list[tuple[float, str, int]] = [(inf, "", -1)] * samples
     for item in found.values():
         distance = _distances(item)
@@ -117,8 +119,9 @@ def region_of(local: Local, x: Tensor, memory: int) -> Region:
     rows = sum(item.values.numel() for item in found.values())
     if rows * prod(ins) * 8 > memory:
         raise MemoryBudgetError(
-            f"the region's matrix G would take {rows * prod(ins) * 8 / 2**30:.2f} GiB ({rows} walls x {prod(ins)}), the budget "
-            f"is {memory / 2**30:.2f} GiB; use maxaffine.margin(spline, x), which never holds it, or region(x, memory=bytes)"
+            f"the region's matrix G would take {rows * prod(ins) * 8 / 2**30:.2f} GiB ({rows} walls x {prod(ins)}), "
+            f"the budget is {memory / 2**30:.2f} GiB; use maxaffine.margin(spline, x), which never holds G, or "
+            "region(x, memory=bytes)"
         )
     slopes: dict[int, list[Tensor]] = {i: [] for i in found}
 

@@ -91,8 +91,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The nearest inputs of some queries by one operator's code: rows (Q, k) and distances (Q, k) of Eq.
-    15.
+    """The nearest inputs of some queries by one operator's code: rows (Q, k), distances (Q, k) of Eq. 15.
 
     ``agreement`` is the share of inputs whose nearest other input has the same label, None without
     labels.

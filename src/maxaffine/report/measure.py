@@ -120,7 +120,7 @@ def outputs(subject: Subject, plan: Budget, track: Track) -> Outputs:
     f, b = _numpy(torch.cat(values)), _numpy(torch.cat(biases))
     if not np.isfinite(f).all():
         raise InputError(f"the network's output is NaN or infinite at row {int((~np.isfinite(f)).any(1).argmax())}")
-    before = {row[0]: row[-1] for row in composition_rows(spline)}
+    before = {row[0]: row[-1] for row in composition_rows(spline.captured, spline.operators, spline.out_shape)}
     layers = tuple(
         Layer(op.name, op.op, op.pieces, op.units, op.shape, before[op.name], len(seen[op.name]))
         for op in spline.operators
@@ -129,8 +129,7 @@ def outputs(subject: Subject, plan: Budget, track: Track) -> Outputs:
 
 
 def margins(subject: Subject, count: int, track: Track) -> Margins:
-    """Return the Euclidean distance of the first inputs to the nearest wall of their region, and whose wall
-    it is.
+    """Return how far the first inputs are from the nearest wall of their region, and whose wall it is.
 
     An input on a wall (equal pixels that tie in a maximum) has distance 0; there the distance from a point a
     thousandth of its length away, in a random direction, is measured as well.
@@ -195,9 +194,7 @@ def _against_matrix(spline: Spline, x: torch.Tensor, other: torch.Tensor) -> tup
 
 
 def chosen(found: Outputs, count: int) -> list[int]:
-    """Choose inputs to show: with classes, some that come out right, each of another class, and two
-    mistakes.
-    """
+    """Choose inputs to show: with classes, right ones, each of another class, and two mistakes."""
     f, labels = found.outputs, found.labels
     if labels is None or not classifies(found):
         return list(range(min(count, len(f))))

@@ -12,16 +12,17 @@ def neighbours(report: Report) -> str:
     if not found:
         return ""
     blocks = "".join(_query(report, found, k) for k in range(len(found[0].queries)))
-    legend, hope = "", "."
+    legend = hope = ""
     if classifies(report.findings.outputs):
-        hope = "; further up, of the same class."
+        hope = " Deeper down it may come to mean: of the same class; the table says whether it does."
         legend = """<p class="legend"><span style="--key:var(--first)">same class as the query (single line)</span>
 <span style="--key:var(--second)">another class (double line)</span></p>"""
     shown = "" if report.layout else " The numbers are classes, or else rows of the data."
     return f"""<section id="neighbours"><h2>What each depth takes for similar</h2>
 <p>The distance of two inputs at an operator is the share of its units whose pieces differ. Here are the
-nearest of {several(report.findings.pool, "input")} by that distance, from the first operator to the last. Early
-on, alike tends to mean alike in shape and brightness{hope}{shown}</p>
+nearest of {several(report.findings.pool, "input")} by that distance, from the first operator to the last; of
+equal distances the earlier row comes first. Near the input, alike tends to mean alike in shape and
+brightness.{hope}{shown}</p>
 {_agreement(found)}{legend}{blocks}</section>"""
 
 

@@ -66,9 +66,7 @@ def photograph(pixels: np.ndarray, low: float, high: float, alt: str, size: str 
 
 
 def signed(values: np.ndarray, top: float, alt: str, size: str = "") -> str:
-    """Return an <img> of signed values (H, W): positive orange, negative blue, clear at 0, full at
-    ``top``.
-    """
+    """Return an <img> of values (H, W): positive orange, negative blue, clear at 0, full at ``top``."""
     strength = (np.abs(values) / (top or 1.0)).clip(0, 1)
     hue = np.where(values[..., None] > 0, np.array(POSITIVE), np.array(NEGATIVE))
     rgba = np.concatenate([hue, (255 * strength).round()[..., None]], axis=2)

@@ -61,9 +61,7 @@ def rms_error(found: Outputs) -> float | None:
 
 
 def scores(found: Outputs) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return the template scores <A[x]_c, x> of the correct and of all other classes; None without
-    classes.
-    """
+    """Return the template scores <A[x]_c, x> of the correct and of all other classes, or None."""
     if not classifies(found):
         return None
     inner = found.outputs - found.biases
