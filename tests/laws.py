@@ -149,6 +149,13 @@ def assert_walls(spline: ma.Spline, x: Tensor) -> None:
     assert not bool(behind[(steps < 10) & (steps > NEAR)].any())
 
 
+def assert_off_walls(spline: ma.Spline, x: Tensor) -> None:
+    """Generic inputs lie inside their regions, not on a wall: the other laws are not empty."""
+    assert bool((ma.margin(spline, x).values > NEAR).all())
+    assert bool((exits(spline, x, directions(x)) > NEAR).all())
+    assert all(float(spline.region(point).margin()) > NEAR for point in x)
+
+
 def nearest_wall(region: ma.Region, point: Tensor) -> tuple[Tensor, Tensor]:
     """Distance to the nearest wall and the unit normal that leads to it, from G and h alone."""
     norms = region.G.norm(dim=1)
@@ -253,6 +260,7 @@ LAWS_ALONE = (
     assert_offset,
     assert_region,
     assert_walls,
+    assert_off_walls,
     assert_margin,
     assert_distance,
     assert_rows_independent,

@@ -29,12 +29,18 @@ RAMPS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+WIDE = {"relu6": 8.0, "hardsigmoid": 12.0}  # knots far out: weights that reach every piece
+
+
 def ramp(name: str) -> Net:
     """Linear, activation, linear, activation, linear; the activation is one object called twice."""
 
     def build() -> nn.Module:
         f = RAMPS[name]()
-        return nn.Sequential(nn.Linear(4, 6), f, nn.Linear(6, 6), f, nn.Linear(6, 3))
+        net = nn.Sequential(nn.Linear(4, 6), f, nn.Linear(6, 6), f, nn.Linear(6, 3))
+        with torch.no_grad():
+            net[0].weight.mul_(WIDE.get(name, 1.5))
+        return net
 
     return Net(f"ramp_{name}", build, (4,))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -68,25 +67,6 @@ class Twice(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.body(self.body(x))
-
-
-class SixthSigmoid(nn.Module):
-    """Hardsigmoid by its formula: torch's own backward rounds 1/6 to float32."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return (x + 3).clamp(0, 6) / 6
-
-
-def differentiable(model: nn.Module) -> nn.Module:
-    """A copy that autograd differentiates to full precision: nothing in place, hardsigmoid by its formula."""
-    model = copy.deepcopy(model)
-    for parent in list(model.modules()):
-        for name, child in parent.named_children():
-            if isinstance(child, nn.Hardsigmoid):
-                setattr(parent, name, SixthSigmoid())
-            elif isinstance(child, nn.ReLU):
-                child.inplace = False
-    return model
 
 
 @dataclass(frozen=True)

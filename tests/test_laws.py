@@ -11,7 +11,7 @@ from typing import Any
 import laws
 import pytest
 import torch
-from net import Net, example_of, inputs_of, model_of, output_of
+from net import Net, differentiable, example_of, inputs_of, model_of, output_of
 from nets import NETS
 
 import maxaffine as ma
@@ -25,7 +25,7 @@ VECTORS = ("mlp", "residual", "maxout", "cnn", "tied", "two_inputs", "tokens", "
 def captured(name: str, dtype: torch.dtype = torch.float64) -> tuple[ma.Spline, laws.Truth]:
     """The spline of a network of the list, and the network as a function of the spline's input."""
     net = BY_NAME[name]
-    model, judge = model_of(net, dtype), model_of(net, dtype)
+    model, judge = model_of(net, dtype), differentiable(model_of(net, dtype))
     return ma.Spline(model, example_of(net, dtype), **net.options), lambda x: output_of(net, judge, x.clone())
 
 
@@ -44,9 +44,17 @@ def failures(checks: dict[str, Callable[[], None]]) -> dict[str, str]:
 def test_laws(net: Net) -> None:
     spline, truth = captured(net.name)
     x = inputs_of(net, 3)
+    laws.assert_exact(spline, lambda z: output_of(net, model_of(net), z.clone()), x)
     with_truth = {law.__name__: lambda law=law: law(spline, truth, x) for law in laws.LAWS_WITH_TRUTH}
     alone = {law.__name__: lambda law=law: law(spline, x) for law in laws.LAWS_ALONE}
     assert failures(with_truth | alone) == {}
+
+
+@pytest.mark.parametrize("name", [net.name for net in NETS if net.name.startswith("ramp_")])
+def test_the_inputs_of_the_laws_reach_every_piece(name: str) -> None:
+    spline, code = captured(name)[0], captured(name)[0].code(inputs_of(BY_NAME[name], 3))
+    seen = torch.cat([code[operator.name].flatten() for operator in spline.operators]).unique()
+    assert seen.tolist() == list(range(spline.operators[0].pieces))
 
 
 @pytest.mark.parametrize("name", CHAINS)
@@ -158,6 +166,16 @@ def everywhere(spline: ma.Spline) -> Any:
     return Tampered(spline, region=lambda x: bent(spline.region(x), contains=lambda z: z.sum(-1) < torch.inf))
 
 
+def on_walls(spline: ma.Spline) -> Any:
+    """Regions of the one point alone: every wall goes through it."""
+
+    def answer(x: torch.Tensor) -> Any:
+        true = spline.region(x)
+        return bent(true, h=true.G @ x.flatten())
+
+    return Tampered(spline, region=answer)
+
+
 def other_region(spline: ma.Spline) -> Any:
     """Answers with the map of a region farther out."""
     return Tampered(spline, at=lambda x: spline.at(x + 3.0))
@@ -189,6 +207,7 @@ WRONG = [
     Wrong(laws.assert_offset, at(lambda f: {"b": f.b + 1e-6})),
     Wrong(laws.assert_region, everywhere),
     Wrong(laws.assert_region, region(lambda h: h - 10.0)),
+    Wrong(laws.assert_off_walls, on_walls),
     Wrong(laws.assert_walls, region(lambda h: h + 0.1)),
     Wrong(laws.assert_walls, region(lambda h: h - 0.01)),
     Wrong(laws.assert_walls, coarse_code),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+
 import laws
 import torch
 from hypothesis import event, given
-from strategies import Drawn, differentiable, networks
+from net import differentiable
+from strategies import Drawn, networks
 
 import maxaffine as ma
 
@@ -20,6 +23,7 @@ ALONE = (
     laws.assert_products,
     laws.assert_region,
     laws.assert_walls,
+    laws.assert_off_walls,
     laws.assert_margin,
     laws.assert_distance,
 )
@@ -32,7 +36,7 @@ def test_laws_on_a_drawn_network(drawn: Drawn) -> None:
     event(f"{len(spline.operators)} operators")
 
     laws.assert_exact(spline, lambda z: drawn.model(z.clone()), x)
-    judge = differentiable(drawn.model)
+    judge = differentiable(copy.deepcopy(drawn.model))
     for law in WITH_TRUTH:
         law(spline, judge, x)
     for law in ALONE:
