@@ -17,9 +17,9 @@ print(json.dumps(sorted({name.partition(".")[0] for name in set(sys.modules) - b
 ALLOWED = {"maxaffine", "torch", "numpy", "safetensors"}
 
 
-def test_all_is_sorted_complete_and_importable():
+def test_all_is_complete_and_importable():
     names = maxaffine.__all__
-    assert list(names) == sorted(set(names))
+    assert len(names) == len(set(names))
     public = {name for name in dir(maxaffine) if not name.startswith("_")}
     own_modules = {name for name in public if isinstance(getattr(maxaffine, name), types.ModuleType)}
     assert public - own_modules <= set(names)
@@ -27,9 +27,7 @@ def test_all_is_sorted_complete_and_importable():
 
 
 def test_the_names_that_users_are_promised():
-    promised = (
-        "Spline Code MASO load distance pairwise_distance margin maso_of is_convex orthogonality errors"
-    )
+    promised = "Spline Code MASO load distance pairwise_distance margin maso_of is_convex declare errors"
     assert set(promised.split()) <= set(dir(maxaffine))
 
 
@@ -44,9 +42,7 @@ def test_version_is_the_distributions():
 
 
 def test_import_loads_only_what_it_needs():
-    result = subprocess.run(
-        [sys.executable, "-c", MODULES_LOADED], capture_output=True, text=True, check=True
-    )
+    result = subprocess.run([sys.executable, "-c", MODULES_LOADED], capture_output=True, text=True, check=True)
     loaded = set(json.loads(result.stdout)) - set(sys.stdlib_module_names)
     assert loaded <= ALLOWED
     assert "maxaffine" in loaded

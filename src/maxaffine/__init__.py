@@ -18,6 +18,7 @@ from maxaffine.files import load
 from maxaffine.margins import margin
 from maxaffine.operators.maso import MASO
 from maxaffine.operators.registry import declare, register
+from maxaffine.penalties import orthogonality
 from maxaffine.polytope import Region
 from maxaffine.spline import Spline
 
@@ -38,6 +39,7 @@ __all__ = [
     "load",
     "margin",
     "maso_of",
+    "orthogonality",
     "pairwise_distance",
     "parametrize_nonnegative",
     "project_nonnegative",

@@ -54,7 +54,7 @@ def check_operator(
     >>> check_operator(Hinge(), shape=(2, 5), reference=lambda z: (z[:, 0] - z[:, 1]).relu())
     """
     random = torch.Generator().manual_seed(seed)
-    given, crossed = _operands(operands, shape, samples), 0
+    given, crossed = _operands(operands, shape, samples, random), 0
     for z in (given, _plus(given, _noise(given, random))):
         here, elsewhere = _At(operator, z), _plus(z, _noise(z, random))
         _codes(here)
@@ -127,20 +127,20 @@ def _adjoint(here: _At, elsewhere: Operands, random: torch.Generator) -> None:
     back = here.operator.transpose(here.operator.freeze(here.code, u.dtype), u, *(z.shape for z in here.z))
     for i, (g, v) in enumerate(zip(back, elsewhere, strict=True)):
         alone = tuple(v if j == i else torch.zeros_like(z) for j, z in enumerate(elsewhere))
-        forth = (here.piece(alone, linear=True) * u).flatten(1).sum(1)
-        here.agree(f"<L v, u> = <v, transpose(u)> for operand {i}", (v * g).flatten(1).sum(1), forth)
+        forth = (here.piece(alone, linear=True) * u).reshape(len(u), -1).sum(1)
+        here.agree(f"<L v, u> = <v, transpose(u)> for operand {i}", (v * g).reshape(len(u), -1).sum(1), forth)
 
 
 def _walls(here: _At, elsewhere: Operands) -> None:
     start, end, change = here.walls(here.z), here.walls(elsewhere), _plus(elsewhere, here.z, -1)
     here.agree("walls are (W, *code shape)", torch.zeros(start.shape[1:]), torch.zeros(here.code.shape))
+    here.require("the walls of a code are >= 0 at its own point", ~(start >= -_rounding(end)), wall=start)
     absent = start == inf
     here.agree("a wall is absent (+inf) everywhere or nowhere", (end == inf).double(), absent.double())
     slope = (end - start).where(~absent, 0)
     for t in (0.3, -1.7):
         here.agree("a wall is affine", here.walls(_plus(here.z, change, t)), (start + t * slope))
     here.agree("linear=True is the linear part of a wall, 0 where absent", here.walls(change, linear=True), slope)
-    here.require("the walls of a code are >= 0 at its own point", ~(start >= -_rounding(end)), wall=start)
 
 
 def _sides(here: _At, there: Operands) -> Tensor:
@@ -169,7 +169,7 @@ def _walk(here: _At, random: torch.Generator) -> int:
 def _exit(here: _At, along: Operands, random: torch.Generator) -> tuple[Tensor, Tensor]:
     """How far (N,) a drawn unit of every row is from its first wall along a direction, and which unit it is, if any."""
     walls, speed = here.walls(here.z), here.walls(along, linear=True)
-    ways = torch.where(speed < 0, walls.clamp(min=0) / -speed, inf).amin(0).flatten(1)
+    ways = torch.where(speed < 0, walls.clamp(min=0) / -speed, inf).amin(0).reshape(len(here.code), -1)
     chosen = torch.randint(ways.shape[1], (len(ways), 1), generator=random)
     way = ways.gather(1, chosen)
     ahead = (way > 0) & (way < FAR)
@@ -177,12 +177,14 @@ def _exit(here: _At, along: Operands, random: torch.Generator) -> tuple[Tensor, 
     return torch.where(ahead, way, 1.0)[:, 0], unit
 
 
-def _operands(operands: Tensor | Sequence[Tensor] | None, shape: Shape | None, samples: int) -> Operands:
+def _operands(
+    operands: Tensor | Sequence[Tensor] | None, shape: Shape | None, samples: int, random: torch.Generator
+) -> Operands:
     if operands is not None:
         return tuple(z.detach().double() for z in ([operands] if isinstance(operands, Tensor) else operands))
     if shape is None:
         raise InputError("check_operator needs operands (N, ...), or the shape of one row: shape=(3, 4), say")
-    return (torch.zeros(samples, *shape, dtype=torch.float64),)
+    return (torch.randn(samples, *shape, generator=random, dtype=torch.float64),)
 
 
 def _noise(z: Operands, random: torch.Generator) -> Operands:

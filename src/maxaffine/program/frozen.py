@@ -135,15 +135,14 @@ class Frozen:
         if link.out not in pending:
             return
         c = pending.pop(link.out)
-        if c.common and not (self._shareable(link.out) and all(self._shareable(j) for _, j in link.step.live)):
+        plain = all(self._shareable(node) for node in (link.out, *(slot for _, slot in link.step.live)))
+        if c.common and not (plain and (type(link) is SplineLink or self._shares(link))):
             c = Cotangent(self._unshare(c.tensor, link.out, copies))
         rows = copies * self.samples
         if type(link) is SplineLink:
             found, common = link.adjoint(c.tensor, rows, self.dtype, c.common, c.owned), False
         else:
             assert type(link) is AffineLink
-            if c.common and link.per_row:
-                c = Cotangent(self._unshare(c.tensor, link.out, copies))
             rows, common = copies if c.common else rows, c.common
             found = link.adjoint(c.tensor, self.constants(rows, linear=True), rows, self.dtype, self.device)
         fresh = len(found) == 1 and not torch.is_grad_enabled() and (c.owned or found[0] is not c.tensor)
@@ -151,7 +150,8 @@ class Frozen:
             self._add(pending, slot, Cotangent(cotangent, common, fresh and not _overlaps(cotangent)), copies)
 
     def _shares(self, link: Link) -> bool:
-        return type(link) is AffineLink and not link.per_row and self._shareable(link.out)
+        ends = [link.out, *(slot for _, slot in link.step.live)]
+        return type(link) is AffineLink and not link.per_row and all(self._shareable(node) for node in ends)
 
     def _shareable(self, node: int) -> bool:
         layout = _layout(self.plan.graph, node)
