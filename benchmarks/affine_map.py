@@ -52,7 +52,5 @@ def work(case: dict) -> dict:
 
 
 if __name__ == "__main__":
-    claim = (
-        "seconds for the affine maps of a batch (min of 10), and how many times faster than the best rival"
-    )
+    claim = "seconds for the affine maps of a batch (min of 10), and how many times faster than the best rival"
     main(Benchmark("affine_map", claim, [{"net": net} for net in ("mlp", "cnn", "resnet20")], work))

@@ -63,9 +63,7 @@ class Block(nn.Module):
         y = self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x)))))
         if self.extra:
             half = self.extra // 2
-            x = nn.functional.pad(
-                x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, half, self.extra - half)
-            )
+            x = nn.functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, half, self.extra - half))
         return torch.relu(y + x)
 
 

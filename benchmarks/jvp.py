@@ -32,7 +32,5 @@ def work(case: dict) -> dict:
 
 
 if __name__ == "__main__":
-    claim = (
-        "seconds for A v once the code is known (min of 10), and how many times faster than torch.func.jvp"
-    )
+    claim = "seconds for A v once the code is known (min of 10), and how many times faster than torch.func.jvp"
     main(Benchmark("jvp", claim, [{"net": net} for net in ("mlp", "cnn", "resnet20")], work))

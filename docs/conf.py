@@ -71,15 +71,11 @@ def docstring_to_rst(app, what, name, obj, options, lines):
             found.append("\n::\n\n" + part + "\n")
         else:
             found.append(
-                re.sub(
-                    r"(?<!`)`([^`]+)`(?!`)|([*|_])", lambda m: f"``{m[1]}``" if m[1] else "\\" + m[2], part
-                )
+                re.sub(r"(?<!`)`([^`]+)`(?!`)|([*|_])", lambda m: f"``{m[1]}``" if m[1] else "\\" + m[2], part)
             )
     lines[:] = "".join(found).splitlines()
 
 
 def setup(app):
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_math, None))
-    app.connect(
-        "autodoc-process-docstring", docstring_to_rst, priority=400
-    )  # before napoleon's, which is at 500
+    app.connect("autodoc-process-docstring", docstring_to_rst, priority=400)  # before napoleon's, which is at 500

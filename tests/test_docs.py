@@ -34,9 +34,7 @@ def run_page(page: Path) -> int:
     for line, code in blocks(page):
         exec(compile("\n" * line + code, str(page), "exec"), space)
         for claim in CLAIM.finditer(code):
-            assert str(eval(claim["expression"], space)) == claim["text"], (
-                f"{page.name}: {claim['expression']}"
-            )
+            assert str(eval(claim["expression"], space)) == claim["text"], f"{page.name}: {claim['expression']}"
             checked += 1
     return checked
 
@@ -71,9 +69,7 @@ def test_the_pages_that_must_have_code_do():
 
 def test_a_wrong_claim_is_found(tmp_path):
     page = tmp_path / "page.md"
-    page.write_text(
-        "text\n```python\nx = 2\nx + 1  # -> 3\n```\n```{code-cell}\n:tags: [a]\nx * 2  # -> 5\n```\n"
-    )
+    page.write_text("text\n```python\nx = 2\nx + 1  # -> 3\n```\n```{code-cell}\n:tags: [a]\nx * 2  # -> 5\n```\n")
     with pytest.raises(AssertionError, match=r"page\.md: x \* 2"):
         run_page(page)
 
