@@ -76,7 +76,7 @@ IMAGE_NETS = [
     pool_net("pool_padded", kernel_size=3, stride=2, padding=1),
     pool_net("pool_dilated", kernel_size=2, stride=1, dilation=2),
     pool_net("pool_ceil", kernel_size=3, stride=2, ceil_mode=True, padding=1),
-    pool_net("pool_whole", kernel_size=6),
+    pool_net("pool_whole", kernel_size=6, stride=1),
     pool_net("pool_oblong", kernel_size=(1, 3), stride=(2, 1)),
     Net(
         "adaptive_max",
