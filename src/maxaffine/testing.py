@@ -54,7 +54,9 @@ def check_operator(
     >>> check_operator(Hinge(), shape=(2, 5), reference=lambda z: (z[:, 0] - z[:, 1]).relu())
     """
     random = torch.Generator().manual_seed(seed)
-    given, crossed = _operands(operands, shape, samples, random), 0
+    operands = _drawn(shape, samples, random) if operands is None else operands
+    given = tuple(z.detach().double() for z in ([operands] if isinstance(operands, Tensor) else operands))
+    crossed = 0
     for z in (given, _plus(given, _noise(given, random))):
         here, elsewhere = _At(operator, z), _plus(z, _noise(z, random))
         _codes(here)
@@ -177,14 +179,10 @@ def _exit(here: _At, along: Operands, random: torch.Generator) -> tuple[Tensor, 
     return torch.where(ahead, way, 1.0)[:, 0], unit
 
 
-def _operands(
-    operands: Tensor | Sequence[Tensor] | None, shape: Shape | None, samples: int, random: torch.Generator
-) -> Operands:
-    if operands is not None:
-        return tuple(z.detach().double() for z in ([operands] if isinstance(operands, Tensor) else operands))
+def _drawn(shape: Shape | None, samples: int, random: torch.Generator) -> Tensor:
     if shape is None:
         raise InputError("check_operator needs operands (N, ...), or the shape of one row: shape=(3, 4), say")
-    return (torch.randn(samples, *shape, generator=random, dtype=torch.float64),)
+    return torch.randn(samples, *shape, generator=random, dtype=torch.float64)
 
 
 def _noise(z: Operands, random: torch.Generator) -> Operands:
