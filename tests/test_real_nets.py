@@ -84,6 +84,26 @@ def test_the_map_is_the_network_elsewhere_in_the_region(net: RealNet) -> None:
     assert_same_code(spline, x, elsewhere)
 
 
+@each
+def test_the_map_is_the_network_at_another_point_of_all_regions(net: RealNet) -> None:
+    """For all inputs: a random step, halved until the code is that of the input, so that it ends in its region."""
+    spline = captured(net).to(torch.float64)
+    x = off_the_walls(net, net.inputs(INPUTS).double())
+    code, along = spline.code(x), laws.directions(x)
+    step = 0.1 * x.flatten(1).norm(dim=1).clamp(min=1)
+    for _ in range(48):
+        elsewhere = x + step.reshape(-1, *[1] * (x.dim() - 1)) * along
+        same = spline.code(elsewhere) == code
+        if bool(same.all()):
+            break
+        step = torch.where(same, step, step / 2)
+    inside = same.nonzero().flatten()
+    assert len(inside) >= INPUTS // 2 and float(step[inside].min()) > 1e-12
+    wanted = truth(net)(elsewhere)[inside]
+    assert relative(spline.at(x[inside])(elsewhere[inside]), wanted) <= 1e-9
+    assert relative(spline.replay(code[inside], elsewhere[inside]), wanted) <= 1e-9
+
+
 def assert_same_code(spline: ma.Spline, x: Tensor, elsewhere: Tensor) -> None:
     """Equal codes, but for units whose operand is zero on the whole region: there its sign is rounding."""
     here, there = spline.code(x), spline.code(elsewhere)

@@ -32,7 +32,7 @@ class Region:
     >>> import torch, maxaffine as ma
     >>> spline = ma.Spline(torch.nn.ReLU(), torch.zeros(1, 2, dtype=torch.float64))
     >>> region = spline.region(torch.tensor([3.0, -4.0], dtype=torch.float64))
-    >>> region.G.tolist(), region.margin().item(), region.margin(norm=1).item()
+    >>> (region.G + 0).tolist(), region.margin().item(), region.margin(norm=1).item()
     ([[-1.0, 0.0], [0.0, 1.0]], 3.0, 3.0)
     """
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import tempfile
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ CONSTANT_OPS = frozenset(
     aten.arange.default aten.arange.start aten.arange.start_step aten.linspace.default aten.zeros.default
     aten.ones.default aten.full.default aten.empty.default aten.eye.default aten.scalar_tensor.default
     aten._weight_norm.default aten._weight_norm_interface.default#0 aten.bitwise_and.Tensor
+    aten.vdot.default
     """.split()  # noqa: SIM905
 )
 """Constants a file may contain beside the operations of the rule table; anything else in a file is refused."""
@@ -49,12 +49,16 @@ def save(network: Captured, path: Path) -> None:
         "dtype": _name(network.dtype),
         "graph": _graph(network.graph),
     }
+    _write(tensors, {"maxaffine": json.dumps(header)}, path)
+
+
+def _write(tensors: dict[str, torch.Tensor], metadata: dict[str, str], path: Path) -> None:
+    part = path.with_name(f".{path.name}.part")
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, suffix=".part", delete=False) as part:
-            temporary = part.name
-        save_file(tensors, temporary, metadata={"maxaffine": json.dumps(header)})
-        os.replace(temporary, path)
+        save_file(tensors, part, metadata=metadata)
+        os.replace(part, path)
     except (OSError, SafetensorError) as error:
+        part.unlink(missing_ok=True)
         raise FileFormatError(f"cannot write {path}: {error}") from None
 
 
@@ -92,7 +96,7 @@ def _restore(header: dict[str, Any], tensors: dict[str, torch.Tensor], path: Pat
     layouts = tuple(None if item is None else Layout(*item) for item in raw["layouts"])
     sources = tuple(Fixed(tensors[str(i)]) for i in range(len(tensors)))
     graph = Graph(nodes, raw["input"], raw["output"], layouts)
-    return captured(graph, sources, getattr(torch, header["dtype"]), torch.device("cpu"))
+    return captured(graph, sources, _torch(header["dtype"], torch.dtype), torch.device("cpu"))
 
 
 def _allowed(op: str) -> bool:

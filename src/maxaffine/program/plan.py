@@ -108,6 +108,8 @@ class Plan:
         steps = [_step(graph, i, live) for i in used if live[i] and i != self.start]
         self.kept = self.ends if keep is None else tuple(keep)
         self.steps = _liveness(steps, {*self.kept, *self.fixed, *self.held})
+        read = {j for step in self.steps for _, j in step.live}
+        self.unread = {step.out for step in self.steps} - read - set(self.kept)
         self.functions = {i: function_of(graph.nodes[i].op) for i in self.fixed if "." in graph.nodes[i].op}
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -203,7 +205,7 @@ def _not_affine(asked: str, step: Step, plan: Plan) -> str:
     return f"{asked} is not defined: {what}, not piecewise affine; {hint}"
 
 
-def classify(node: Node, live: Sequence[tuple[tuple[int, ...], int]]) -> Rule | Refused | None:
+def classify(graph: Graph, node: Node, live: Sequence[tuple[tuple[int, ...], int]]) -> Rule | Refused | None:
     """The rule of a live node, given which operands are live; None when the operation is on no table."""
     rule = registry.rule_of(node.op)
     if type(rule) is Affine:
@@ -224,7 +226,7 @@ def classify(node: Node, live: Sequence[tuple[tuple[int, ...], int]]) -> Rule | 
         return Opaque("smooth (its parameters depend on the input)")
     try:  # some are continuous for some numbers only; a learned parameter is always allowed
         if len(list(node.operands())) == 1:
-            rule.build(shape_of(node.shape), *node.args[1:], **dict(node.kwargs))
+            rule.build(shape_of(graph.nodes[live[0][1]].shape), *node.args[1:], **dict(node.kwargs))
     except NotPiecewiseAffineError as jump:
         return Opaque(str(jump))
     return rule
@@ -233,7 +235,7 @@ def classify(node: Node, live: Sequence[tuple[tuple[int, ...], int]]) -> Rule | 
 def _step(graph: Graph, i: int, live: list[bool]) -> Step:
     node = graph.nodes[i]
     operands = tuple((place, j) for place, j in node.operands() if live[j])
-    rule = classify(node, operands)
+    rule = classify(graph, node, operands)
     if rule is None or type(rule) is Refused:
         what = "is on no table" if rule is None else f"is {rule.reason}"
         raise CaptureError(f"{node.label} ({node.op}) in module {node.module!r} {what}")

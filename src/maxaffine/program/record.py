@@ -21,8 +21,8 @@ def record(plan: Plan, tensors: Sequence[Tensor], x: Tensor) -> Codes:
         if isinstance(operator, Windows):
             value, code = operator.value_and_code(arguments[0])
         else:
-            value = step.function(*arguments, **step.kwargs)
             code = operator.code(*arguments[: operand_count(step)])
+            value = arguments[0] if step.out in plan.unread else step.function(*arguments, **step.kwargs)
         pieces[step.out] = layout_of(plan, step.out).to_rows(code)
         return value
 
