@@ -5,7 +5,7 @@ from torch import Tensor
 from maxaffine.errors import InputError
 
 
-def orthogonality(W: Tensor) -> Tensor:  # noqa: N803
+def orthogonality(W: Tensor) -> Tensor:
     """Sum over pairs of different rows of their squared inner products; a 0-dim tensor, differentiable in W.
 
         sum_{c1 != c2} <w_c1, w_c2>^2 = |W W^T|_F^2 - sum_c |w_c|^4,      gradient 4 offdiag(W W^T) W

