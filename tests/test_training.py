@@ -17,8 +17,8 @@ PICKLED = ["residual", "maxout", "functional_cnn", "rnn", "time_major", "two_inp
 def nets() -> list[nn.Module]:
     torch.manual_seed(3)
     conv = nn.Sequential(
-        nn.Conv2d(2, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(3, 2, 1), nn.Conv2d(8, 4, 3, stride=2),
-        nn.PReLU(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3),
+        nn.Conv2d(2, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(3, 2, 1),
+        nn.Conv2d(8, 4, 3, stride=2), nn.PReLU(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3),
     )  # fmt: skip
     conv[1].running_mean.normal_()
     return [net.double().eval() for net in (nn.Sequential(nn.Linear(5, 7), nn.LeakyReLU(), nn.Linear(7, 3)), conv)]

@@ -1,0 +1,132 @@
+"""Codes as values: indexing, packing, identity, distance (Eq. 15), and the budgets of dense results."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import maxaffine as ma
+
+
+class Mixed(nn.Module):
+    """Operators with 2, 3, 9 and 300 pieces."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.pool = nn.Conv2d(1, 3, 3), nn.MaxPool2d(3, 2)
+        self.clip, self.out, self.wide = nn.Hardtanh(), nn.Linear(27, 4), nn.Linear(27, 300)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.relu(self.conv(x))
+        h = self.clip(self.pool(h).flatten(1))
+        return torch.relu(self.out(h)) + self.wide(h).amax(1, keepdim=True)
+
+
+@pytest.fixture(scope="module")
+def spline() -> ma.Spline:
+    torch.manual_seed(0)
+    return ma.Spline(Mixed().double(), torch.zeros(1, 1, 9, 9, dtype=torch.float64))
+
+
+@pytest.fixture(scope="module")
+def x() -> Tensor:
+    return torch.randn(12, 1, 9, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+def test_pieces_names_and_dtypes(spline: ma.Spline, x: Tensor) -> None:
+    code = spline.code(x)
+    assert [(o.name, o.pieces, o.units) for o in spline.operators] == [
+        ("relu", 2, 147), ("pool", 9, 27), ("clip", 3, 27), ("relu@1", 2, 4), ("amax", 300, 1),
+    ]  # fmt: skip
+    assert code["pool"].shape == (12, 3, 3, 3) and code["pool"].dtype == torch.uint8
+    assert code["amax"].dtype == torch.int32 and code["relu"].dtype == torch.uint8
+    with pytest.raises(ma.errors.InputError, match=r"nothing.*relu"):
+        code["nothing"]
+
+
+def test_indexing(spline: ma.Spline, x: Tensor) -> None:
+    code = spline.code(x)
+    assert len(code) == 12 and len(code[2:5]) == 3 and len(code[-1]) == 1
+    assert bool((code[2] == code[2:3]).all()) and torch.equal(code[-1]["pool"], code["pool"][11:])
+    rows = torch.tensor([3, 1])
+    assert torch.equal(code[rows]["clip"], code["clip"][rows])
+    with pytest.raises(IndexError):
+        code[12]
+    assert (code == code[4]).tolist() == [i == 4 for i in range(12)]
+    with pytest.raises(ma.errors.InputError, match="3 and 2"):
+        _ = code[:3] == code[:2]
+
+
+def test_packing_is_bit_by_bit(spline: ma.Spline, x: Tensor) -> None:
+    code = spline.code(x)
+    packed = code.packed()
+    widths = [math.ceil(math.log2(o.pieces)) for o in spline.operators]
+    sizes = [math.ceil(o.units * w / 8) for o, w in zip(spline.operators, widths, strict=True)]
+    assert packed.dtype == torch.uint8 and packed.shape == (12, sum(sizes))
+    for row in range(12):
+        expected = b""
+        for operator, width in zip(spline.operators, widths, strict=True):
+            bits = "".join(format(int(v), f"0{width}b") for v in code[operator.name][row].flatten())
+            bits += "0" * (-len(bits) % 8)
+            expected += bytes(int(bits[i : i + 8], 2) for i in range(0, len(bits), 8))
+        assert bytes(packed[row].tolist()) == expected
+
+
+def test_ids_name_codes(spline: ma.Spline, x: Tensor) -> None:
+    twice = torch.cat([x, x[:3]])
+    ids = spline.code(twice).ids()
+    assert all(type(i) is bytes and len(i) == 16 for i in ids)
+    for i, j in itertools.combinations(range(15), 2):
+        assert (ids[i] == ids[j]) == bool(spline.code(twice[i : i + 1]) == spline.code(twice[j : j + 1]))
+
+
+def test_distances_are_shares_of_differing_units(spline: ma.Spline, x: Tensor) -> None:
+    code = spline.code(x)
+    names = [o.name for o in spline.operators]
+    weights = {name: 1.0 + i for i, name in enumerate(names)}
+    for i, j in [(0, 1), (3, 7), (5, 5)]:
+        differ = {n: (code[n][i] != code[n][j]).flatten() for n in names}
+        shares = {n: d.double().mean() for n, d in differ.items()}
+        everything = torch.cat(list(differ.values())).double().mean()
+        assert torch.allclose(ma.distance(code[i], code[j])[0], everything)
+        assert torch.allclose(ma.distance(code[i], code[j], "pool")[0], shares["pool"])
+        weighted = sum(weights[n] * shares[n] for n in names) / sum(weights.values())
+        assert torch.allclose(ma.distance(code[i], code[j], weights=weights)[0], weighted)
+        assert torch.allclose(ma.pairwise_distance(code, code, weights=weights)[i, j], weighted)
+        assert torch.allclose(ma.pairwise_distance(code, code)[i, j], everything)
+
+
+def test_distance_is_a_metric_on_codes(spline: ma.Spline, x: Tensor) -> None:
+    d = ma.pairwise_distance(spline.code(x), spline.code(x))
+    assert bool((d >= 0).all()) and bool((d <= 1).all()) and torch.equal(d, d.T) and bool((d.diagonal() == 0).all())
+    assert bool((d[:, :, None] <= d[:, None, :] + d.T[None, :, :] + 1e-12).all())
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"operators": "nothing"}, {"weights": [1.0]}, {"weights": [0.0] * 5}, {"operators": []}]
+)
+def test_distances_that_make_no_sense(spline: ma.Spline, x: Tensor, arguments: dict) -> None:
+    code = spline.code(x[:2])
+    with pytest.raises(ma.errors.InputError):
+        ma.distance(code, code, **arguments)
+
+
+def test_codes_of_other_structures_are_refused(spline: ma.Spline, x: Tensor) -> None:
+    other = ma.Spline(nn.Sequential(nn.Flatten(), nn.ReLU()).double(), x[:1]).code(x)
+    with pytest.raises(ma.errors.InputError):
+        ma.distance(spline.code(x), other)
+    with pytest.raises(ma.errors.InputError):
+        _ = spline.code(x) == other
+
+
+def test_budgets(spline: ma.Spline, x: Tensor) -> None:
+    with pytest.raises(ma.errors.MemoryBudgetError, match=r"12 x 4 x 81.*mv, vm or rows"):
+        _ = spline.at(x, memory=1000).A
+    with pytest.raises(ma.errors.MemoryBudgetError, match=r"maxaffine\.margin"):
+        spline.region(x[0], memory=1000)
+    with pytest.raises(ma.errors.MemoryBudgetError, match="budget"):
+        ma.margin(spline, x, memory=100)
+    assert spline.at(x, memory=1000).mv(x).shape == (12, 4)
+    assert spline.at(x, memory=10**6).A.shape == (12, 4, 1, 9, 9)
