@@ -203,7 +203,7 @@ def test_concave_parts_with_negative_weights_are_convex() -> None:
     ("layer", "says"),
     [
         (nn.Hardtanh(), "1: hardtanh: the slope falls from 1 to 0 at the knot 1, a concave knot"),
-        (nn.ReLU6(), "1: hardtanh: the slope falls from 1 to 0 at the knot 6, a concave knot"),
+        (nn.ReLU6(), "1: relu6: the slope falls from 1 to 0 at the knot 6, a concave knot"),
         (nn.Hardsigmoid(), "1: hardsigmoid: the slope falls from 0.166667 to 0 at the knot 3"),
         (nn.Softshrink(), "1: softshrink: the slope falls from 1 to 0 at the knot -0.5"),
         (nn.PReLU(init=1.5), "1: prelu: the slope falls from 1.5 to 1 at the knot 0"),
