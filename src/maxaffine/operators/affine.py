@@ -44,26 +44,39 @@ RULES: dict[str, Affine] = {
     **_same("conv1d.padding conv2d.padding conv3d.padding", Affine(biases=(2,))),
     "aten.linear.default": Affine(biases=(2,), transpose=adjoint.linear),
     "aten.addmm.default": Affine(((0, 1), (0, 2)), shifts=(0,)),
-    "aten.baddbmm.default": Affine(((0, 1), (0, 2)), shifts=(0,)),
+    **_same("baddbmm.default addmv.default addcmul.default", Affine(((0, 1), (0, 2)), shifts=(0,))),
+    "aten.addcdiv.default": Affine(JOINT, shifts=(0,)),
     **_same("mm.default matmul.default bmm.default", Affine(EITHER, transpose=adjoint.right_product)),
-    **_same("mv.default dot.default outer.default", Affine(EITHER)),
+    **_same(
+        "mv.default dot.default outer.default inner.default linalg_vecdot.default linalg_cross.default "
+        "tensordot.default",
+        Affine(EITHER),
+    ),
     "aten.einsum.default": Affine(((1,),), one_of_list=True),
     "aten.bilinear.default": Affine(EITHER, biases=(3,)),
     "aten._native_batch_norm_legit_no_training.default#0": _BATCH_NORM,
     **_same("add.Tensor add.Scalar", Affine(JOINT, shifts=(0, 1), transpose=adjoint.add)),
-    **_same("sub.Tensor sub.Scalar", Affine(JOINT, shifts=(0, 1), transpose=adjoint.subtract)),
+    **_same(
+        "sub.Tensor sub.Scalar subtract.Tensor subtract.Scalar",
+        Affine(JOINT, shifts=(0, 1), transpose=adjoint.subtract),
+    ),
     **_same("rsub.Tensor rsub.Scalar", Affine(JOINT, shifts=(0, 1))),
-    "aten.lerp.Scalar": Affine(JOINT, shifts=(0, 1)),
-    "aten.neg.default": Affine(transpose=adjoint.negative),
-    "aten.mul.Tensor": Affine(EITHER, transpose=adjoint.times),
-    "aten.mul.Scalar": Affine(transpose=adjoint.times),
-    **_same("div.Tensor div.Scalar", Affine(transpose=adjoint.over)),
+    **_same("lerp.Scalar lerp.Tensor", Affine(JOINT, shifts=(0, 1))),
+    **_same("neg.default negative.default", Affine(transpose=adjoint.negative)),
+    **_same("mul.Tensor multiply.Tensor", Affine(EITHER, transpose=adjoint.times)),
+    **_same("mul.Scalar multiply.Scalar", Affine(transpose=adjoint.times)),
+    **_same(
+        "div.Tensor div.Scalar divide.Tensor divide.Scalar true_divide.Tensor true_divide.Scalar",
+        Affine(transpose=adjoint.over),
+    ),
     **_same("mean.default mean.dim", Affine(transpose=adjoint.mean)),
     **_same("sum.default sum.dim_IntList", Affine(transpose=adjoint.total)),
     **_same(
-        "cumsum.default diff.default trace.default tril.default triu.default diagonal.default diag_embed.default",
+        "cumsum.default trapezoid.dx cumulative_trapezoid.dx trace.default "
+        "tril.default triu.default diagonal.default diag_embed.default",
         Affine(),
     ),
+    "aten.diff.default": Affine(((0, 3, 4),), shifts=(3, 4)),
     "aten.avg_pool2d.default": Affine(transpose=adjoint.average_pool2d),
     "aten.adaptive_avg_pool2d.default": Affine(transpose=adjoint.adaptive_average_pool2d),
     "aten._adaptive_avg_pool2d.default": Affine(transpose=adjoint.adaptive_average_pool2d),
@@ -105,17 +118,21 @@ RULES: dict[str, Affine] = {
     **_same(
         "t.default mT.default numpy_T.default movedim.int movedim.intlist swapaxes.default expand.default "
         "expand_as.default repeat.default repeat_interleave.self_int tile.default select.int narrow.default "
-        "unfold.default flip.default roll.default rot90.default im2col.default col2im.default "
-        "pixel_shuffle.default pixel_unshuffle.default channel_shuffle.default broadcast_to.default",
+        "narrow_copy.default unfold.default flip.default fliplr.default flipud.default roll.default rot90.default "
+        "im2col.default col2im.default pixel_shuffle.default pixel_unshuffle.default channel_shuffle.default broadcast_to.default",
         Affine(),
     ),
     **_same(
         "split.Tensor#* split.sizes#* split_with_sizes.default#* chunk.default#* unbind.int#* tensor_split.sections#* "
-        "tensor_split.indices#*",
+        "tensor_split.indices#* unsafe_split.Tensor#* unsafe_split_with_sizes.default#*",
         Affine(),
     ),
     **_same("index.Tensor _unsafe_index.Tensor index_select.default gather.default", Affine()),
-    **_same("cat.default stack.default hstack.default vstack.default", Affine(shifts=(0,))),
+    **_same(
+        "cat.default concat.default concatenate.default stack.default hstack.default vstack.default dstack.default "
+        "row_stack.default column_stack.default",
+        Affine(shifts=(0,)),
+    ),
     **_same("where.self where.ScalarSelf where.ScalarOther", Affine(((1, 2),), shifts=(1, 2))),
     **_same("masked_fill.Scalar masked_fill.Tensor", Affine(((0, 2),), shifts=(0, 2))),
     **_same(
@@ -123,7 +140,8 @@ RULES: dict[str, Affine] = {
         Affine(JOINT, shifts=(0, 1)),
     ),
     **_same("index_put.default _unsafe_index_put.default", Affine(((0, 2),), shifts=(0, 2))),
-    **_same("index_add.default scatter.src scatter_add.default", Affine(((0, 3),), shifts=(0, 3))),
+    **_same("index_add.default index_copy.default scatter.src scatter_add.default", Affine(((0, 3),), shifts=(0, 3))),
+    **_same("fill.Scalar fill.Tensor", Affine(JOINT, shifts=(1,))),
     **_same("index_fill.int_Scalar scatter.value", Affine(shifts=(3,))),
 }
 """Operator -> how it is affine. One output of several is written "op#k"; "op#*" stands for every output."""
