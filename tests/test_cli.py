@@ -199,7 +199,11 @@ def test_control_c_is_one_line_and_130(place, capsys, monkeypatch):
         yield 0.5
 
     monkeypatch.setattr(maxaffine.demo, "train", interrupted)
-    code, out, err = run(capsys, "demo", "--out", "demo")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores Ctrl-C
+    try:
+        code, out, err = run(capsys, "demo", "--out", "demo")
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert (code, out) == (130, "")
     assert err == "stopped; no report was written\n"
     assert not (place / "demo").exists()
