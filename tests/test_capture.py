@@ -304,3 +304,20 @@ def test_names_of_functional_calls_are_frozen() -> None:
     model = Of(forward, a=nn.Linear(4, 4), block=block).double().eval()
     names = [o.name for o in ma.Spline(model, X[:1]).operators]
     assert names == ["relu", "block.relu", "block.relu@1", "relu@1", "abs"]
+
+
+@pytest.mark.parametrize(
+    ("make", "word"),
+    [
+        (lambda: ma.Spline(lambda x: x, X[:1]), "function"),  # pyright: ignore[reportArgumentType]
+        (lambda: ma.Spline(mlp(), X[:1] * torch.nan), "NaN"),
+        (lambda: ma.Spline(mlp(), X[:1, :3]), "(3,)"),
+        (lambda: ma.Spline(mlp(), X[:1].float()), "torch.float32"),
+        (lambda: ma.Spline(mlp(), X[:1]).to("cuda:99"), "cuda:99"),
+        (lambda: ma.Spline(mlp(), X[:1]).to("float64"), "float64"),
+    ],
+)
+def test_more_that_cannot_be(make: Callable[[], object], word: str) -> None:
+    with pytest.raises(ma.errors.MaxaffineError) as error:
+        make()
+    assert word in one_line(error)

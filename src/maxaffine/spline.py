@@ -282,11 +282,9 @@ def _check_input(spline: Spline, x: Tensor) -> None:
             f"x is a {type(x).__name__}, a tensor of shape (N, {', '.join(map(str, spline.in_shape))}) is needed"
         )
     if x.dtype != spline.dtype or x.device != spline.device:
-        how = (
-            "x.to(torch.float32) first"
-            if x.dtype in (torch.float16, torch.bfloat16)
-            else f"spline.to({x.dtype}) or x.to({spline.dtype})"
-        )
+        half = x.dtype in (torch.float16, torch.bfloat16)
+        kind = (x.dtype, spline.dtype) if x.dtype != spline.dtype else (repr(str(x.device)), repr(str(spline.device)))
+        how = "x.to(torch.float32) first" if half else f"spline.to({kind[0]}) or x.to({kind[1]})"
         raise InputError(f"x is {x.dtype} on {x.device}, the spline {spline.dtype} on {spline.device}; use {how}")
     if tuple(x.shape[1:]) != spline.in_shape or x.dim() == 0 or x.shape[0] == 0:
         raise InputError(

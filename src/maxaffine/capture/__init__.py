@@ -41,8 +41,11 @@ class Captured:
             raise InputError(
                 f"a spline cannot compute in {dtype}: its codes would not be exact; use torch.float32 or torch.float64"
             )
-        device = self.device if isinstance(target, torch.dtype) else torch.device(target)
-        copies = tuple(Fixed(_converted(s.read().detach(), self.dtype, dtype, device)) for s in self.sources)
+        try:
+            device = self.device if isinstance(target, torch.dtype) else torch.device(target)
+            copies = tuple(Fixed(_converted(s.read().detach(), self.dtype, dtype, device)) for s in self.sources)
+        except (RuntimeError, AssertionError) as error:  # torch's words for no such device, or not in this build
+            raise InputError(f"cannot convert to {target!r}: {str(error).splitlines()[0]}") from None
         return captured(self.graph, copies, dtype, device)
 
 
@@ -69,6 +72,8 @@ def capture_module(
 
     Raises CaptureError when the model cannot be captured exactly.
     """
+    if not isinstance(model, nn.Module):
+        raise CaptureError(f"the model is a {type(model).__name__}; wrap it in an nn.Module whose forward calls it")
     inputs = arrange(example, over, model.forward)
     cut.dtype_of(inputs.leaves, model)
     _same_place(model, inputs)

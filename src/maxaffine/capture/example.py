@@ -115,6 +115,8 @@ def _find(over: int | str | None, names: list[str | int], leaves: list[Any], ten
 def _spread(value: Tensor, name: str | int, varies: bool) -> Tensor:
     if value.is_floating_point() and value.dtype.itemsize < 4:
         raise CaptureError(f"the example {name!r} is {value.dtype}; convert model and example with .to(torch.float32)")
+    if varies and value.is_floating_point() and not bool(value.isfinite().all()):
+        raise CaptureError(f"the example {name!r} contains NaN or infinite values; remove or replace them")
     if not varies and not bool((value == value[:1]).all()):
         raise CaptureError(f"the fixed input {name!r} has {value.shape[0]} different rows; give one row (batch 1)")
     return value.detach()[:1].expand(ROWS, *value.shape[1:]).clone()

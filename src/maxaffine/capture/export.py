@@ -60,7 +60,8 @@ def export(model: nn.Module, inputs: Inputs) -> torch.export.ExportedProgram:
         try:
             program = torch.export.export(model, inputs.args, inputs.kwargs, dynamic_shapes=shapes, strict=False)
         except Exception as error:  # torch.export raises dozens of unrelated types
-            raise CaptureError(_reason(error)) from None
+            given = [f"{v.dtype} {tuple(v.shape[1:])}" for v in inputs.leaves if isinstance(v, torch.Tensor)]
+            raise CaptureError(f"{_reason(error)}; inputs a row: {', '.join(given)}") from None
         return functional(program)
 
 
