@@ -75,7 +75,9 @@ def capture_module(
     if not isinstance(model, nn.Module):
         raise CaptureError(f"the model is a {type(model).__name__}; wrap it in an nn.Module whose forward calls it")
     inputs = arrange(example, over, model.forward)
-    cut.dtype_of(inputs.leaves, model)
+    dtype, x = cut.dtype_of(inputs.leaves, model), inputs.leaves[inputs.variable]
+    if x.is_floating_point() and x.dtype != dtype:
+        raise CaptureError(f"the example is {x.dtype}, the model {dtype}; convert one of them with .to(...)")
     _same_place(model, inputs)
     return finish(export(model, inputs), model, inputs, over, select, until, dict(names or {}))
 
