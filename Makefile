@@ -25,7 +25,7 @@ test: .venv/ready
 	$(PYTEST) $(ARGS)
 
 nightly: .venv/ready
-	$(PYTEST) --hypothesis-profile=nightly $(ARGS)
+	$(PYTEST) -m "" --hypothesis-profile=nightly $(ARGS)
 
 check: .venv/ready
 	$(BIN)/ruff check .
