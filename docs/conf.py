@@ -28,6 +28,7 @@ html_copy_source = False
 myst_enable_extensions = ["dollarmath", "amsmath", "deflist"]
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
+nb_execution_in_temp = True
 nb_execution_timeout = 300
 
 autodoc_member_order = "bysource"
