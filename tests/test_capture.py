@@ -321,3 +321,24 @@ def test_more_that_cannot_be(make: Callable[[], object], word: str) -> None:
     with pytest.raises(ma.errors.MaxaffineError) as error:
         make()
     assert word in one_line(error)
+
+
+@pytest.mark.parametrize(
+    ("forward", "word"),
+    [
+        (lambda m, x: m(x) + torch.randn(6, generator=torch.Generator()).to(x), "generator"),
+        (lambda m, x: m(x)[:, torch.tensor([True, False, True, False, True, False])], "mask"),
+    ],
+)
+def test_objects_and_masks_are_refused_by_name(forward: Callable, word: str) -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = nn.Linear(4, 6)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return forward(self.a, x)
+
+    with pytest.raises(ma.errors.CaptureError) as error:
+        ma.Spline(Model().double(), X[:1])
+    assert word in one_line(error)

@@ -127,7 +127,6 @@ def test_products(name: str, bent: bool) -> None:
         laws.assert_close(f.vm(one).flatten(1), wanted[:, first])
 
 
-@pytest.mark.xfail(raises=RuntimeError, reason="the adjoint of aten.copy has no closed form yet, and torch has none")
 @bends
 def test_columns_assigned_in_place(bent: bool) -> None:
     model = Side({"copied": copied}, bent).double()

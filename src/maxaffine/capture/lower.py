@@ -143,6 +143,8 @@ class Lowering:
         if module is not None and (name in module._parameters or name in module._buffers):
             return Shared(module, name)
         constants: dict[str, Any] = {**self.program.state_dict, **self.program.constants}
+        if not isinstance(constants.get(target), Tensor):
+            raise CaptureError(f"forward uses an object that is no tensor ({target}: a random generator?); remove it")
         return Fixed(constants[target])
 
     def _tensor(self, name: str, source: Source, label: str) -> None:
@@ -218,6 +220,10 @@ class Lowering:
 
     def _arguments(self, value: Any) -> Any:
         if isinstance(value, torch.fx.Node):
+            if value.name not in self.values:
+                raise CaptureError(
+                    f"forward uses an object that is no tensor ({value.name}: a random generator?); remove it"
+                )
             found = self.values[value.name]
             if isinstance(found, torch.fx.Node):
                 raise CaptureError(f"{value.name} ({value.target}) is used as a whole tuple, which is not supported")
@@ -238,6 +244,10 @@ class Lowering:
             expression = size.node.expr
             if expression.is_number:
                 return int(expression)
+            if expression.free_symbols != {self.symbol}:
+                raise CaptureError(
+                    "a size depends on the values of a tensor (a boolean mask?); index with integers instead"
+                )
             try:
                 coefficients = sympy.Poly(expression, self.symbol).all_coeffs()[::-1]
             except sympy.PolynomialError:

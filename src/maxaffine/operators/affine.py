@@ -119,7 +119,8 @@ RULES: dict[str, Affine] = {
         "t.default mT.default numpy_T.default movedim.int movedim.intlist swapaxes.default expand.default "
         "expand_as.default repeat.default repeat_interleave.self_int tile.default select.int narrow.default "
         "narrow_copy.default unfold.default flip.default fliplr.default flipud.default roll.default rot90.default "
-        "im2col.default col2im.default pixel_shuffle.default pixel_unshuffle.default channel_shuffle.default broadcast_to.default",
+        "im2col.default col2im.default pixel_shuffle.default pixel_unshuffle.default channel_shuffle.default "
+        "broadcast_to.default",
         Affine(),
     ),
     **_same(
@@ -136,9 +137,10 @@ RULES: dict[str, Affine] = {
     **_same("where.self where.ScalarSelf where.ScalarOther", Affine(((1, 2),), shifts=(1, 2))),
     **_same("masked_fill.Scalar masked_fill.Tensor", Affine(((0, 2),), shifts=(0, 2))),
     **_same(
-        "select_scatter.default slice_scatter.default diagonal_scatter.default copy.default",
+        "select_scatter.default slice_scatter.default diagonal_scatter.default",
         Affine(JOINT, shifts=(0, 1)),
     ),
+    "aten.copy.default": Affine(JOINT, shifts=(0, 1), transpose=adjoint.overwrite),
     **_same("index_put.default _unsafe_index_put.default", Affine(((0, 2),), shifts=(0, 2))),
     **_same("index_add.default index_copy.default scatter.src scatter_add.default", Affine(((0, 3),), shifts=(0, 3))),
     **_same("fill.Scalar fill.Tensor", Affine(JOINT, shifts=(1,))),

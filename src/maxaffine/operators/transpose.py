@@ -58,6 +58,11 @@ def subtract(g: Tensor, args: Sequence[Any], shape: Shape, at: int) -> Tensor:  
     return unbroadcast(-g if at else g, shape)
 
 
+def overwrite(g: Tensor, args: Sequence[Any], shape: Shape, at: int) -> Tensor:  # noqa: ARG001
+    """One tensor written over another."""
+    return unbroadcast(g, shape) if at == 1 else g.new_zeros(()).expand(shape)
+
+
 def times(g: Tensor, args: Sequence[Any], shape: Shape, at: int) -> Tensor:
     """Y = x c or c x with a constant c that broadcasts."""
     return unbroadcast(g * args[1 - at], shape)

@@ -136,7 +136,8 @@ class Frozen:
             return
         c = pending.pop(link.out)
         plain = all(self._shareable(node) for node in (link.out, *(slot for _, slot in link.step.live)))
-        if c.common and not (plain and (type(link) is SplineLink or self._shares(link))):
+        stays = link.broadcasts if type(link) is SplineLink else self._shares(link)
+        if c.common and not (plain and stays):
             c = Cotangent(self._unshare(c.tensor, link.out, copies))
         rows = copies * self.samples
         if type(link) is SplineLink:

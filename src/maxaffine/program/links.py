@@ -14,6 +14,7 @@ from torch import Tensor
 from maxaffine.operators import transpose as adjoint
 from maxaffine.operators.affine import Affine
 from maxaffine.operators.elementwise import Elementwise
+from maxaffine.operators.maximum import Pair, Windows
 from maxaffine.operators.registry import SplineOperator
 from maxaffine.program.graph import Graph, Layout, Node, Ref, Size, settle, substitute
 from maxaffine.program.plan import Step
@@ -119,15 +120,20 @@ class SplineLink:
     frozen: Any
     per_row: bool = True
 
+    @property
+    def broadcasts(self) -> bool:
+        """Whether one frozen piece serves K copies as a leading axis; a user's operator may count axes from it."""
+        return self.layout.plain and type(self.operator) in (Elementwise, Pair, Windows)
+
     def _frozen(self, copies: int, dtype: torch.dtype) -> Any:
-        if copies == 1 or self.layout.plain:
+        if copies == 1 or self.broadcasts:
             return self.frozen
         rows = self.code.repeat(copies, *[1] * (self.code.dim() - 1))
         return self.operator.freeze(self.layout.from_rows(rows), dtype)
 
     def _split(self, tensor: Tensor, copies: int) -> Tensor:
         """(K S, ...) -> (K, S, ...) so that the frozen piece broadcasts over the K copies."""
-        return tensor.unflatten(0, (copies, -1)) if copies > 1 and self.layout.plain else tensor
+        return tensor.unflatten(0, (copies, -1)) if copies > 1 and self.broadcasts else tensor
 
     def operands(self, env: list[Any], rows: int, linear: bool) -> list[Tensor]:
         """All operands (a constant one is zero in the linear part), the copies as a leading axis."""
@@ -149,14 +155,14 @@ class SplineLink:
         """The frozen piece at the values in env."""
         copies = rows // self.samples
         value = self.operator.piece(self._frozen(copies, dtype), *self.operands(env, rows, linear), linear=linear)
-        return value.flatten(0, 1) if copies > 1 and self.layout.plain else value
+        return value.flatten(0, 1) if copies > 1 and self.broadcasts else value
 
     def walls(self, env: list[Any], rows: int, linear: bool) -> Tensor:
         """(W, K S, *units) for a plain layout, rows first in every case: the walls at the values in env."""
         copies = rows // self.samples
         code = self.code if copies == 1 else self.code.repeat(copies, *[1] * (self.code.dim() - 1))
         values = [
-            v.flatten(0, 1) if copies > 1 and self.layout.plain and v.dim() else v
+            v.flatten(0, 1) if copies > 1 and self.broadcasts and v.dim() else v
             for v in self.operands(env, rows, linear)
         ]
         walls = self.operator.walls(self.layout.from_rows(code), *values, linear=linear)
@@ -167,10 +173,9 @@ class SplineLink:
     ) -> list[Tensor]:
         """Cotangents of the live operands, K S rows each; a shared g has K rows, an owned one may be overwritten."""
         copies = rows // self.samples
-        plain = self.layout.plain
         g = channels_last(g)
         g = g.unsqueeze(1) if shared else self._split(g, copies)
-        lead = (copies, self.samples) if (plain and copies > 1) or shared else (rows,)
+        lead = (copies, self.samples) if (self.broadcasts and copies > 1) or shared else (rows,)
         shapes = [self._lead(node, rows, lead) for node in self.shapes]
         frozen = self._frozen(copies, dtype)
         if owned and not shared and type(self.operator) is Elementwise:
