@@ -59,6 +59,8 @@ def visit_math(writer, node):
 
 def docstring_to_rst(app, what, name, obj, options, lines):
     """Docstrings are plain text: `name` is code, * | _ are mathematics, what is indented is a formula."""
+    if what == "property":  # or napoleon takes what stands before the first colon for a type
+        lines[0] = lines[0].replace(": ", " \N{EN DASH} ", 1)
     text = "\n".join(lines)
     parts = re.split(
         r"((?:^ *>>> .*\n(?: *\S.*\n)*)|(?:^    \S.*\n(?:(?: {4,}.*)?\n)*))", text + "\n", flags=re.MULTILINE
