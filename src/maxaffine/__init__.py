@@ -21,8 +21,8 @@ from maxaffine.operators.registry import declare, register
 from maxaffine.penalties import orthogonality
 from maxaffine.polytope import Region
 from maxaffine.spline import Spline
+from maxaffine.types import VERSION as __version__
 
-__version__ = "0.1.0"
 __all__ = [
     "MASO",
     "AffineMap",

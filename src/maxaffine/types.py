@@ -1,9 +1,11 @@
-"""The few type names shared by every floor of the library."""
+"""The version, and the few type names shared by every floor of the library."""
 
 from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
 import torch
+
+VERSION = "0.1.0"
 
 Shape: TypeAlias = tuple[int, ...]
 Scalar: TypeAlias = float | int
