@@ -21,7 +21,7 @@ from maxaffine.operators.registry import declare, register
 from maxaffine.penalties import orthogonality
 from maxaffine.polytope import Region
 from maxaffine.spline import Spline
-from maxaffine.types import VERSION as __version__
+from maxaffine.types import __version__ as __version__
 
 __all__ = [
     "MASO",

@@ -5,7 +5,7 @@ from typing import Literal, TypeAlias
 
 import torch
 
-VERSION = "0.1.0"
+__version__ = "0.1.0"
 
 Shape: TypeAlias = tuple[int, ...]
 Scalar: TypeAlias = float | int

@@ -14,7 +14,7 @@ from maxaffine.capture.lower import Fixed
 from maxaffine.errors import CaptureError, FileFormatError
 from maxaffine.operators import registry
 from maxaffine.program.graph import BaseDtype, Device, Graph, Layout, Node, Ref, Size
-from maxaffine.types import VERSION
+from maxaffine.types import __version__
 
 FORMAT = 1
 SPECIAL = ("input", "tensor", "rows")
@@ -45,7 +45,7 @@ def save(network: Captured, path: Path) -> None:
     tensors = {str(i): s.read().detach().cpu().contiguous().clone() for i, s in enumerate(network.sources)}
     header = {
         "format": FORMAT,
-        "version": VERSION,
+        "version": __version__,
         "dtype": _name(network.dtype),
         "graph": _graph(network.graph),
     }
