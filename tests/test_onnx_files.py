@@ -14,6 +14,7 @@ from onnx import TensorProto, external_data_helper, helper
 from onnx_judge import check
 from onnx_models import FLOAT, Case, array, floats, ints, node, one
 
+import maxaffine as ma
 from maxaffine.capture.onnx import read_onnx
 from maxaffine.errors import CaptureError, FileFormatError, MissingExtraError
 
@@ -214,3 +215,23 @@ def test_missing_external_data(tmp_path: Path) -> None:
 def test_onnx_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "onnx", None)
     refuses(GOOD.write(tmp_path), MissingExtraError, "maxaffine[onnx]")
+
+
+def test_a_softmax_is_cut_off_by_the_name_of_an_output(tmp_path: Path) -> None:
+    """The refusal names the output to cut at as the file does, and that name works."""
+    weight = onnx.numpy_helper.from_array(np.eye(4, 3, dtype=np.float32), "W")
+    nodes = [
+        helper.make_node("MatMul", ["x", "W"], ["scores.1"]),
+        helper.make_node("Relu", ["scores.1"], ["26"]),
+        helper.make_node("Softmax", ["26"], ["probabilities"], axis=1),
+    ]
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, d]) for n, d in (("x", 4), ("probabilities", 3))]
+    graph = helper.make_graph(nodes, "net", ends[:1], ends[1:], [weight])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 22)], ir_version=8)
+    onnx.save(model, tmp_path / "net.onnx")
+    x = torch.randn(5, 4)
+    with pytest.raises(ma.errors.NotPiecewiseAffineError, match=r"'probabilities' is smooth.*until='26'"):
+        ma.load(tmp_path / "net.onnx").at(x)
+    cut = ma.load(tmp_path / "net.onnx", until="26")
+    assert torch.allclose(cut.at(x)(x), x[:, :3].relu()) and [o.name for o in cut.operators] == ["26"]
+    assert ma.load(tmp_path / "net.onnx", until="scores.1").at(x).A.shape == (5, 3, 4)

@@ -321,7 +321,7 @@ def labelled(graph: Graph, names: dict[str, str], kinds: dict[str, str]) -> Grap
         base = _base_name(node, names, kinds)
         seen[base] = seen.get(base, -1) + 1
         nodes[i] = replace(node, label=f"{base}@{seen[base]}" if seen[base] else base)
-    return replace(graph, nodes=tuple(nodes))
+    return replace(graph, nodes=tuple(replace(n, module=names.get(n.module, n.module)) for n in nodes))
 
 
 def _base_name(node: Node, names: dict[str, str], kinds: dict[str, str]) -> str:
