@@ -342,3 +342,11 @@ def test_objects_and_masks_are_refused_by_name(forward: Callable, word: str) -> 
     with pytest.raises(ma.errors.CaptureError) as error:
         ma.Spline(Model().double(), X[:1])
     assert word in one_line(error)
+
+
+def test_a_window_wholly_in_the_padding_is_refused() -> None:
+    model = nn.Sequential(nn.MaxPool2d(2, 2, padding=1, dilation=2), nn.ReLU())
+    spline = ma.Spline(model, torch.zeros(1, 1, 3, 1))
+    with pytest.raises(ma.errors.NotPiecewiseAffineError, match="wholly in the padding") as error:
+        spline.code(torch.zeros(1, 1, 3, 1))
+    one_line(error)

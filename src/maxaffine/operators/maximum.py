@@ -12,6 +12,7 @@ from math import prod
 import torch
 from torch import Tensor
 
+from maxaffine.errors import NotPiecewiseAffineError
 from maxaffine.types import Shape
 
 Winner = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -183,6 +184,8 @@ def windows(name: str, sizes: Shape, axes: Sequence[Axis], winner: Winner) -> Wi
         base = (base[:, None] + (axis.starts * stride)[None]).flatten()
         step = (step[:, None] + (axis.steps * stride)[None]).flatten()
         inside = (inside[:, None, :, None] & axis.inside[None, :, None, :]).flatten(0, 1).flatten(1)
+    if not bool(inside.any(1).all()):
+        raise NotPiecewiseAffineError("undefined (a window lies wholly in the padding, its maximum is -inf)")
     out = tuple(len(axis.starts) for axis in axes)
     return Windows(name, 1, tuple(range(-len(sizes), 0)), out, base, step, inside, winner)
 
