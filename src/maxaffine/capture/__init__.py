@@ -20,7 +20,7 @@ from maxaffine.capture.example import ROWS, Inputs, arrange
 from maxaffine.capture.export import export
 from maxaffine.capture.lower import Fixed, Lowered, Lowering, Source, labelled
 from maxaffine.errors import CaptureError, InputError
-from maxaffine.program.graph import Graph
+from maxaffine.program.graph import Graph, Ref
 from maxaffine.program.plan import Plan
 
 
@@ -154,8 +154,6 @@ def _fresh_call(model: nn.Module, call: Inputs) -> Any:
 
 
 def _is_ref(leaf: Any) -> bool:
-    from maxaffine.program.graph import Ref
-
     return type(leaf) is Ref
 
 

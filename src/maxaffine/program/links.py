@@ -118,7 +118,6 @@ class SplineLink:
     shapes: tuple[Node, ...]
     samples: int
     frozen: Any
-    per_row: bool = True
 
     @property
     def broadcasts(self) -> bool:

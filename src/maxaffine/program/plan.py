@@ -76,12 +76,8 @@ class Step:
         args = self.arguments(env, batch, dtype, device)
         if not self.kwargs:
             return self.function(*args)
-        kwargs = substitute(self.kwargs_tuple(), lambda leaf: env[leaf.index] if type(leaf) is Ref else leaf)
+        kwargs = substitute(self.node.kwargs, lambda leaf: env[leaf.index] if type(leaf) is Ref else leaf)
         return self.function(*args, **dict(settle(kwargs, batch, dtype, device)))
-
-    def kwargs_tuple(self) -> tuple[tuple[str, Any], ...]:
-        """The keyword arguments as the graph stores them."""
-        return self.node.kwargs
 
 
 class Plan:
