@@ -45,20 +45,25 @@ class Frozen:
         samples: int,
         dtype: torch.dtype,
         device: torch.device,
+        like: "Frozen | None" = None,
     ) -> None:
+        """like: the same network at other codes; its static constants and affine links serve here too."""
         self.plan, self.tensors, self.codes, self.samples = plan, tensors, codes, samples
         self.dtype, self.device = dtype, device
+        self._static = like._static if like else None
         self._constants: dict[tuple[int, bool], list[Any]] = {}
         env = self.constants(samples, linear=False)
-        varying = {*plan.held, *(set(plan.fixed) - plan.static)}
-        self.links = list(_links(plan, env, codes, self.dtype, varying))
+        self._static = self._static or env
+        self._affine: list[AffineLink | Step] = like._affine if like else list(_affine_links(plan, env))
+        self.links = [
+            _spline_link(plan, link, env, codes, dtype) if type(link) is Step else link for link in self._affine
+        ]
 
     def constants(self, rows: int, linear: bool) -> list[Any]:
         """Constants for that many rows; the held values are zero in a linear part."""
         key = (rows, linear and bool(self.plan.held))
         if key not in self._constants:
-            known = next(iter(self._constants.values()), None)
-            env = self.plan.constants(self.tensors, rows, self.dtype, self.device, known)
+            env = self.plan.constants(self.tensors, rows, self.dtype, self.device, self._static)
             for j in self.plan.held:
                 env[j] = self._held(j, rows, linear)
             self._constants[key] = env
@@ -141,14 +146,16 @@ class Frozen:
             c = Cotangent(self._unshare(c.tensor, link.out, copies))
         rows = copies * self.samples
         if type(link) is SplineLink:
-            found, common = link.adjoint(c.tensor, rows, self.dtype, c.common, c.owned), False
+            alone = c.owned and not _held(c.tensor, [p.tensor for p in pending.values()])
+            found, common = link.adjoint(c.tensor, rows, self.dtype, c.common, alone), False
         else:
             assert type(link) is AffineLink
             rows, common = copies if c.common else rows, c.common
             found = link.adjoint(c.tensor, self.constants(rows, linear=True), rows, self.dtype, self.device)
-        fresh = len(found) == 1 and not torch.is_grad_enabled() and (c.owned or found[0] is not c.tensor)
         for (_, slot), cotangent in zip(link.step.live, found, strict=True):
-            self._add(pending, slot, Cotangent(cotangent, common, fresh and not _overlaps(cotangent)), copies)
+            fresh = c.owned or not _shares_memory(cotangent, c.tensor)
+            owned = fresh and not torch.is_grad_enabled() and not _overlaps(cotangent)
+            self._add(pending, slot, Cotangent(cotangent, common, owned), copies, found)
 
     def _shares(self, link: Link) -> bool:
         ends = [link.out, *(slot for _, slot in link.step.live)]
@@ -165,20 +172,30 @@ class Frozen:
         rows = rows.unsqueeze(1).expand(copies, self.samples, *rows.shape[1:]).flatten(0, 1)
         return layout.from_rows(rows)
 
-    def _add(self, pending: dict[int, "Cotangent"], slot: int, new: "Cotangent", copies: int) -> None:
+    def _add(
+        self,
+        pending: dict[int, "Cotangent"],
+        slot: int,
+        new: "Cotangent",
+        copies: int,
+        siblings: Sequence[Tensor],
+    ) -> None:
+        """Add new to what waits at slot, in place where no one else reads that memory; siblings: new and its like."""
         old = pending.get(slot)
         if old is None:
             pending[slot] = new
             return
         if old.common != new.common:
             old, new = (Cotangent(self._unshare(c.tensor, slot, copies)) if c.common else c for c in (old, new))
-        total = old.tensor.add_(new.tensor) if old.owned else old.tensor + new.tensor
+        others = [c.tensor for at, c in pending.items() if at != slot]
+        alone = old.owned and not _held(old.tensor, [*others, *siblings])
+        total = old.tensor.add_(new.tensor) if alone else old.tensor + new.tensor
         pending[slot] = Cotangent(total, old.common, not torch.is_grad_enabled())
 
 
 @dataclass
 class Cotangent:
-    """A cotangent on its way: common to all samples (K rows, not K S), and whether nobody else holds its memory."""
+    """A cotangent on its way: common to all samples (K rows, not K S), and whether its memory is of this pass."""
 
     tensor: Tensor
     common: bool = False
@@ -194,6 +211,14 @@ class Prefix:
     unshared: bool = False
 
 
+def _shares_memory(a: Tensor, b: Tensor) -> bool:
+    return a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()
+
+
+def _held(tensor: Tensor, others: Sequence[Tensor]) -> bool:
+    return any(_shares_memory(tensor, other) for other in others)
+
+
 def _overlaps(tensor: Tensor) -> bool:
     return any(stride == 0 and size > 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True))
 
@@ -204,14 +229,16 @@ def _layout(graph: Graph, node: int) -> Layout:
     return layout
 
 
-def _links(plan: Plan, env: list[Any], codes: Codes, dtype: torch.dtype, varying: set[int]) -> Iterator[Link]:
+def _affine_links(plan: Plan, env: list[Any]) -> Iterator[AffineLink | Step]:
+    """The affine links, and the steps of the spline links between them."""
     graph, skip = plan.graph, set()
+    varying = {*plan.held, *(set(plan.fixed) - plan.static)}
     following = _foldable(plan)
     for step in plan.steps:
         if step.out in skip:
             continue
         if type(step.rule) in (Spline1, Spline2):
-            yield _spline_link(plan, step, env, codes, dtype)
+            yield step
         elif step.out in following:
             norm = following[step.out]
             skip.add(norm.out)

@@ -12,7 +12,7 @@ from maxaffine.program.frozen import Codes, Frozen
 from maxaffine.program.plan import Plan
 from maxaffine.program.record import layout_of
 
-CACHED_ROWS = 4 * 2**20  # bytes of the largest activation of one chunk of cotangents: about the second-level cache
+CACHED_ROWS = 2 * 2**20  # bytes of the largest activation of one chunk of cotangents: more is no faster, less is slower
 STREAMED_ROWS = 256 * 2**20  # the same for single passes, where only memory matters
 
 
@@ -33,11 +33,13 @@ class Local:
         self.tensors = list(tensors) if create_graph else [t.detach() for t in tensors]
         self._versions = [t._version for t in self.tensors]
         self.dtype, self.device = dtype, device
+        self._one: Frozen | None = None
         self._whole: Frozen | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {
             **self.__dict__,
+            "_one": None,
             "_whole": None,
             "tensors": [t.detach() for t in self.tensors],
             "_versions": None,
@@ -103,12 +105,19 @@ class Local:
         """The network frozen at those samples. Raises InputError when the model was changed since."""
         if [t._version for t in self.tensors] != self._versions:
             raise InputError("the model's parameters changed since at(x); call spline.at(x) again")
-        count = rows.stop - rows.start
-        if count < self.samples or self.create_graph:
-            return Frozen(self.plan, self.tensors, self.codes[rows], count, self.dtype, self.device)
+        if self.create_graph:
+            return self._freeze(rows, None)
+        if self._one is None:
+            self._one = self._freeze(slice(0, 1), None)
+        if rows.stop - rows.start < self.samples:
+            return self._freeze(rows, self._one)
         if self._whole is None:
-            self._whole = Frozen(self.plan, self.tensors, self.codes, count, self.dtype, self.device)
+            self._whole = self._freeze(rows, self._one)
         return self._whole
+
+    def _freeze(self, rows: slice, like: Frozen | None) -> Frozen:
+        count = rows.stop - rows.start
+        return Frozen(self.plan, self.tensors, self.codes[rows], count, self.dtype, self.device, like)
 
     def _stream(self, act: Callable[[Frozen, Tensor], Tensor], x: Tensor, start: int, end: int) -> Tensor:
         into, out = layout_of(self.plan, start), layout_of(self.plan, end)
@@ -123,6 +132,7 @@ class Local:
         """Run act on chunks of samples and lay its (K S, ...) results out as (N, K, ...)."""
         layout, result, whole = layout_of(self.plan, end), [], None
         for chunk in self.chunks(copies, CACHED_ROWS):
+            frozen = found = None  # what the chunk before needed is not held beside this one
             frozen = self.frozen(chunk)
             found = [layout.to_rows(f).unflatten(0, (-1, frozen.samples)) for f in act(frozen)]
             if self.create_graph:
