@@ -55,8 +55,8 @@ class Frozen:
         env = self.constants(samples, linear=False)
         self._static = self._static or env
         self._affine: list[AffineLink | Step] = like._affine if like else list(_affine_links(plan, env))
-        self.links = [
-            _spline_link(plan, link, env, codes, dtype) if type(link) is Step else link for link in self._affine
+        self.links: list[Link] = [
+            _spline_link(plan, link, env, codes, dtype) if isinstance(link, Step) else link for link in self._affine
         ]
 
     def constants(self, rows: int, linear: bool) -> list[Any]:
