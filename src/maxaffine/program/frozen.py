@@ -54,7 +54,7 @@ class Frozen:
         self._constants: dict[tuple[int, bool], list[Any]] = {}
         env = self.constants(samples, linear=False)
         self._static = self._static or env
-        self._affine: list[AffineLink | Step] = like._affine if like else list(_affine_links(plan, env))
+        self._affine: list[AffineLink | Step] = like._affine if like else list(affine_links(plan, env))
         self.links: list[Link] = [
             _spline_link(plan, link, env, codes, dtype) if isinstance(link, Step) else link for link in self._affine
         ]
@@ -229,7 +229,7 @@ def _layout(graph: Graph, node: int) -> Layout:
     return layout
 
 
-def _affine_links(plan: Plan, env: list[Any]) -> Iterator[AffineLink | Step]:
+def affine_links(plan: Plan, env: list[Any]) -> Iterator[AffineLink | Step]:
     """The affine links, and the steps of the spline links between them."""
     graph, skip = plan.graph, set()
     varying = {*plan.held, *(set(plan.fixed) - plan.static)}

@@ -1,0 +1,178 @@
+"""A spline on a plane as a ReluNet: the graph is run once on the coefficients of (1, s, t) and of the units so far.
+
+Every value is carried as rows (3 + u, *shape): its coefficients of 1, s, t and of relu(z_0) ... relu(z_{u-1}), the
+units that can switch in the domain. Affine operations act row by row. At a spline operator the units that sound bounds
+prove to stay on one piece act as that piece; the others are lowered to ReLUs, which become units:
+
+    sigma(z) = s_p z + o_p + sum over knots i that z can cross of (s_{i+1} - s_i) relu(z - t_i),
+    max(a, b) = a + relu(b - a),   a maximum over R candidates by a tournament of those that can win.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from maxaffine.errors import InputError
+from maxaffine.geometry.relunet import ReluNet, Units
+from maxaffine.geometry.tournament import play
+from maxaffine.operators.elementwise import Elementwise
+from maxaffine.operators.maximum import Pair, Windows
+from maxaffine.program.frozen import affine_links
+from maxaffine.program.links import AffineLink
+from maxaffine.program.plan import Plan, Step, operand_count, operator_of
+from maxaffine.program.record import layout_of
+from maxaffine.types import Level
+
+
+def restrict(plan: Plan, tensors: Sequence[Tensor], embedding: Tensor, corners: Tensor) -> ReluNet:
+    """The network of the plan on the points e_0 + s e_1 + t e_2 with (s, t) in the convex hull of the corners.
+
+    embedding: (3, *in) rows e_0, e_1, e_2. corners: (C, 2). All float64. Raises InputError for an operator that was
+    registered without knots and slopes.
+    """
+    units = Units(torch.cat([torch.ones(len(corners), 1, dtype=torch.float64), corners], 1))
+    device = embedding.device
+    shared = plan.constants(tensors, 1, torch.float64, device)
+    env: dict[int, Tensor] = {plan.start: embedding}
+    last = _last_use(plan)
+    for link in affine_links(plan, shared):
+        if isinstance(link, AffineLink):
+            env[link.out] = _affine(plan, tensors, link, env, shared)
+        else:
+            env[link.out] = _spline(plan, link, env, shared, units)
+        for slot in last.get(link.out, ()):
+            env.pop(slot, None)
+    return _net(units, env[plan.ends[0]].reshape(len(env[plan.ends[0]]), -1))
+
+
+def _net(units: Units, out: Tensor) -> ReluNet:
+    total, count = units.count, units.count + out.shape[1]
+    A, V = np.zeros((count, 3)), np.zeros((count, total))
+    first = 0
+    for rows in [*units.rows, out]:
+        stop = first + rows.shape[1]
+        A[first:stop], V[first:stop, : len(rows) - 3] = rows[:3].T.numpy(), rows[3:].T.numpy()
+        first = stop
+    meaning = torch.cat([torch.zeros(4, 0, dtype=torch.int64), *units.meaning], 1).numpy()
+    roots = torch.cat([torch.zeros(0, 3, dtype=torch.int64), *units.roots]).numpy()
+    magnitude = torch.cat([torch.zeros(0, dtype=torch.float64), *units.magnitude]).numpy()
+    base = tuple(b.numpy() for b in units.base)
+    return ReluNet(A, V, np.array(units.levels), magnitude, *meaning, roots=roots, base=base)
+
+
+def _last_use(plan: Plan) -> dict[int, list[int]]:
+    last = {slot: step.out for step in plan.steps for _, slot in step.live}
+    dead: dict[int, list[int]] = {}
+    for slot, out in last.items():
+        if slot not in plan.ends:
+            dead.setdefault(out, []).append(slot)
+    return dead
+
+
+def _affine(plan: Plan, tensors: Sequence[Tensor], link: AffineLink, env: dict[int, Tensor], shared: list[Any]) -> Tensor:
+    """The affine operation on the constant row, its linear part on the others."""
+    slots = [slot for _, slot in link.step.live]
+    count = max(len(env[slot]) for slot in slots)
+    found = []
+    for rows, linear in ((slice(0, 1), False), (slice(1, count), True)):
+        n = rows.stop - rows.start
+        full = plan.constants(tensors, n, torch.float64, env[slots[0]].device, shared)
+        for slot in slots:
+            full[slot] = layout_of(plan, slot).from_rows(_padded(env[slot], count)[rows])
+        out = link.forward(full, n, torch.float64, env[slots[0]].device, linear)
+        found.append(layout_of(plan, link.out).to_rows(out))
+    return torch.cat(found)
+
+
+def _padded(rows: Tensor, count: int) -> Tensor:
+    return rows if len(rows) == count else torch.cat([rows, rows.new_zeros(count - len(rows), *rows.shape[1:])])
+
+
+def _spline(plan: Plan, step: Step, env: dict[int, Tensor], shared: list[Any], units: Units) -> Tensor:
+    known = list(shared)
+    for _, slot in step.live:
+        known[slot] = layout_of(plan, slot).from_rows(env[slot][:1])
+    arguments = step.arguments(known, 1, torch.float64, torch.device("cpu"))
+    operator = operator_of(plan, step, arguments)
+    live = {place[0]: slot for place, slot in step.live}
+    shape = layout_of(plan, step.out).unit_shape(step.node.shape)
+    if isinstance(operator, Elementwise):
+        return _elementwise(plan, step, operator, env[live[0]], units).unflatten(1, shape)
+    if isinstance(operator, Pair):
+        count = max(len(env[slot]) for slot in live.values())
+        sides = [_side(plan, step, arguments[i], env.get(live.get(i, -1)), count) for i in range(operand_count(step))]
+        return _pair(step, operator, *sides, units=units).unflatten(1, shape)
+    if isinstance(operator, Windows):
+        index, inside = _candidates(plan, step, live[0], operator)
+        best = play(units, step.operator, operator.sign * env[live[0]].flatten(1), index, inside)
+        return (operator.sign * best).unflatten(1, shape)
+    raise InputError(
+        f"{step.node.label}: the operator {operator.name!r} is registered without knots and slopes, so it cannot be "
+        "cut on a plane; declare it with maxaffine.declare(knots, slopes)"
+    )
+
+
+def _side(plan: Plan, step: Step, value: Any, rows: Tensor | None, count: int) -> Tensor:
+    """One operand of a maximum of two as rows (count, n); a constant one has a constant row only."""
+    shape = layout_of(plan, step.out).unit_shape(step.node.shape)
+    if rows is None:
+        whole = torch.as_tensor(value, dtype=torch.float64).expand(step.node.sizes(1))
+        rows = layout_of(plan, step.out).to_rows(whole)
+    return _padded(rows.expand(len(rows), *shape).reshape(len(rows), -1), count)
+
+
+def _levels(plan: Plan, step: Step, levels: Sequence[Level]) -> Tensor:
+    """(len(levels), n): numbers or broadcast tensors, unit by unit."""
+    layout, sizes = layout_of(plan, step.out), step.node.sizes(1)
+    spread = [torch.as_tensor(v, dtype=torch.float64).expand(sizes) for v in levels]
+    return torch.stack([layout.to_rows(v).flatten() for v in spread])
+
+
+def _elementwise(plan: Plan, step: Step, operator: Elementwise, rows: Tensor, units: Units) -> Tensor:
+    rows = rows.flatten(1)
+    knots, slopes, offsets = (_levels(plan, step, v) for v in (operator.knots, operator.slopes, operator.offsets))
+    low, high = units.enclosure.bounds(rows)
+    first = (knots < low).sum(0)  # knots surely passed
+    can = (knots >= low) & (knots < high)  # knots that may be crossed
+    units.base.append(first)
+    place, unit = can.nonzero(as_tuple=True)
+    operands = rows[:, unit].clone()
+    operands[0] -= knots[place, unit]
+    numbers = units.add(operands, step.operator, unit)
+    out = torch.zeros(3 + units.count, rows.shape[1], dtype=torch.float64)
+    out[: len(rows)] = rows * slopes.gather(0, first[None])
+    out[0] += offsets.gather(0, first[None])[0]
+    out[3 + numbers, unit] = (slopes[1:] - slopes[:-1])[place, unit]
+    return out
+
+
+def _pair(step: Step, operator: Pair, a: Tensor, b: Tensor, units: Units) -> Tensor:
+    """max(a, b) = a + relu(b - a), min(a, b) = a - relu(a - b)."""
+    difference = operator.sign * (b - a)
+    low, high = units.enclosure.bounds(difference)
+    wins, can = low > 0, (low <= 0) & (high > 0)
+    units.base.append(wins.long())
+    unit = can.nonzero(as_tuple=True)[0]
+    numbers = units.add(difference[:, unit], step.operator, unit)
+    out = torch.zeros(3 + units.count, a.shape[1], dtype=torch.float64)
+    out[: len(a)] = torch.where(wins, b, a)
+    out[3 + numbers, unit] = float(operator.sign)
+    return out
+
+
+def _candidates(plan: Plan, step: Step, slot: int, windows: Windows) -> tuple[Tensor, Tensor]:
+    """(W, R) for each window: flat positions of its candidates in a row of the operand, and which are inside."""
+    into, out = layout_of(plan, slot), layout_of(plan, step.out)
+    shape = into.unit_shape(plan.graph.nodes[slot].shape)
+    numbers = torch.arange(torch.Size(shape).numel()).reshape(1, *shape)
+    flat = windows.flat(into.from_rows(numbers))
+    index, inside = [], []
+    for r in range(windows.pieces):
+        position = (windows.base + windows.step[r]).clamp(0, flat.shape[-1] - 1)
+        real = windows.inside[:, r].expand(*flat.shape[:-1], -1)
+        index.append(out.to_rows(windows.shape_out(flat[..., position])).flatten())
+        inside.append(out.to_rows(windows.shape_out(real)).flatten())
+    return torch.stack(index, 1), torch.stack(inside, 1)
