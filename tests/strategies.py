@@ -1,14 +1,19 @@
-"""Hypothesis strategies that draw whole architectures: kinds, widths and order of layers, skips, branches."""
+"""Hypothesis strategies that draw architectures (kinds, widths and order of layers, skips, branches) and slices."""
 
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 
+import exact_partition as exact
 import torch
 from hypothesis import strategies as st
 from torch import Tensor, nn
+
+from maxaffine.slice import Plane
 
 Shape = tuple[int, ...]
 Draw = Callable[..., object]
@@ -178,3 +183,83 @@ def networks(draw: Draw) -> Drawn:
             shape = after
     layers += [nn.Flatten(), nn.Linear(math.prod(shape), draw(st.integers(1, 3)))]
     return Drawn(seeded(nn.Sequential(*layers), draw(st.integers(0, 2**16))), start)
+
+
+POLYGONS: dict[str, list[tuple[float, float]]] = {
+    "square": [(-1, -1), (1, -1), (1, 1), (-1, 1)],
+    "triangle": [(-1, -1), (1, -0.75), (-0.25, 1)],
+    "pentagon": [(-0.5, -1), (0.75, -1), (1, 0.25), (0, 1), (-1, 0.125)],
+    "sliver": [(-1, -0.125), (1, 0), (1, 0.0625), (-0.75, 0.125)],
+}
+
+
+@st.composite
+def slices(draw: Draw, shape: Shape) -> Plane:
+    """A polygon in a random plane of the input space, small or large, near the origin or through it."""
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**16)))
+    origin, u, v = torch.randn(3, *shape, generator=generator, dtype=torch.float64)
+    reach = draw(st.sampled_from((0.1, 0.5, 1.0))) / math.sqrt(max(1.0, math.prod(shape) / 2))
+    corners = POLYGONS[draw(st.sampled_from(sorted(POLYGONS)))]
+    return Plane.polygon(origin * draw(st.sampled_from((1.0, 0.3, 0.0))), reach * u, reach * v, corners)
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """A network of fractions and a polygon in a plane of its input space, whose numbers float64 holds exactly."""
+
+    layers: tuple[exact.Layer, ...]
+    corners: list[tuple[float, float]]
+    axes: tuple[tuple[Fraction, ...], ...]  # origin, u, v
+
+    @property
+    def plane(self) -> Plane:
+        """The polygon as the package takes it."""
+        origin, u, v = (torch.tensor([float(c) for c in axis], dtype=torch.float64) for axis in self.axes)
+        return Plane.polygon(origin, u, v, self.corners)
+
+
+@st.composite
+def tiny_networks(draw: Draw, denominator: int) -> Tiny:
+    """Up to three cutting layers of up to six units, all numbers k / denominator in [-2, 2]: 1 or 2 is degenerate."""
+
+    generator = random.Random(draw(st.integers(0, 2**16)))
+
+    def numbers(count: int) -> tuple[Fraction, ...]:
+        return tuple(Fraction(generator.randint(-2 * denominator, 2 * denominator), denominator) for _ in range(count))
+
+    def dense(out: int, into: int) -> exact.Linear:
+        bias = numbers(out) if draw(st.booleans()) else (Fraction(0),) * out
+        return exact.Linear(tuple(numbers(into) for _ in range(out)), bias)
+
+    into = width = draw(st.integers(2, 3))
+    layers: list[exact.Layer] = []
+    for _ in range(draw(st.integers(1, 3))):
+        added, width = tiny_block(draw, dense, width)
+        layers += added
+    layers.append(dense(draw(st.integers(1, 2)), width))
+    axes = tuple(numbers(into) for _ in range(3))
+    if all(axes[1][i] * axes[2][j] == axes[1][j] * axes[2][i] for i in range(into) for j in range(i)):
+        unit = [tuple(Fraction(int(i == j)) for i in range(into)) for j in range(2)]
+        axes = (axes[0], *unit)
+    return Tiny(tuple(layers), POLYGONS[draw(st.sampled_from(sorted(POLYGONS)))], axes)
+
+
+def tiny_block(draw: Draw, dense: Callable[[int, int], exact.Linear], width: int) -> tuple[list[exact.Layer], int]:
+    """A linear layer and one operator after it, a pair of branches, or one layer twice; with the width behind it."""
+    kind = draw(st.sampled_from(("ramp", "ramp", "maxout", "pool", "branches", "twice")))
+    ramp = exact.Ramp(draw(st.sampled_from(sorted(exact.RAMPS))))
+    units = draw(st.integers(1, 6))
+    if kind == "maxout":
+        return [dense(2 * units, width), exact.grouped(2 * units, 2, draw(st.sampled_from((1, -1))))], units
+    if kind == "pool":
+        wide = units + 2
+        pool = exact.pooled(wide, draw(st.integers(2, 3)), draw(st.integers(1, 2)), draw(st.integers(0, 1)))
+        return [dense(wide, width), pool], len(pool.windows)
+    if kind == "twice":
+        same = dense(units, units)
+        return [dense(units, width), same, ramp, same, ramp], units
+    if kind == "branches":
+        how = draw(st.sampled_from(("sum", "cat", "maximum", "minimum")))
+        left, right = (dense(units, width), ramp), (dense(units, width),)
+        return [exact.Two(left, right, how)], 2 * units if how == "cat" else units
+    return [dense(units, width), ramp], units

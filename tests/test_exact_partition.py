@@ -315,7 +315,7 @@ BREAKS = {
         lambda p: {"A": edited(p.A, (4, 0, 1), p.A[4, 0, 1] + 1e-6)},
         lambda _, p: laws.assert_continuous(p),
     ),
-    "sampled": (lambda p: {"codes": p.codes[torch.zeros(len(p)).long()]}, lambda _, p: laws.assert_sampled(s, p, 1000)),
+    "sampled": (lambda p: {"codes": p.codes[torch.zeros(len(p)).long()]}, lambda s, p: laws.assert_sampled(s, p, 1000)),
     "sides": (
         lambda p: {"cells": (p.cells[0], np.append(p.cells[1], 0))},
         lambda _, p: laws.assert_sides(p),
