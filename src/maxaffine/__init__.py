@@ -15,11 +15,13 @@ from maxaffine.code import Code, distance, pairwise_distance
 from maxaffine.convexity import Certificate, is_convex, parametrize_nonnegative, project_nonnegative
 from maxaffine.explicit import maso_of
 from maxaffine.files import load
+from maxaffine.geometry import partition
 from maxaffine.margins import margin
 from maxaffine.operators.maso import MASO
 from maxaffine.operators.registry import declare, register
 from maxaffine.penalties import orthogonality
 from maxaffine.polytope import Region
+from maxaffine.slice import Plane, Segment
 from maxaffine.spline import Spline
 from maxaffine.types import __version__ as __version__
 
@@ -29,7 +31,9 @@ __all__ = [
     "Approximation",
     "Certificate",
     "Code",
+    "Plane",
     "Region",
+    "Segment",
     "Spline",
     "approximate",
     "declare",
@@ -42,6 +46,7 @@ __all__ = [
     "orthogonality",
     "pairwise_distance",
     "parametrize_nonnegative",
+    "partition",
     "project_nonnegative",
     "register",
     "tangents",

@@ -101,12 +101,21 @@ def cull(net, level, store, box, eps):
 
 
 @njit(nogil=True, cache=True)
-def noisy(z, m, low, high, eps):
-    """First unit that is zero on a cell up to rounding only, or -1."""
+def noisy(z, m, low, high, eps, strict, ids):
+    """First strict unit that vanishes identically on a cell, but only up to rounding, or -1."""
     for q in range(m):
-        if high[q] <= eps[q] and low[q] >= -eps[q] and (z[0, q] != 0.0 or z[1, q] != 0.0 or z[2, q] != 0.0):
-            return q
+        if (
+            strict[ids[q]]
+            and high[q] <= eps[q]
+            and low[q] >= -eps[q]
+            and (z[0, q] != 0.0 or z[1, q] != 0.0 or z[2, q] != 0.0)
+        ):
+            if abs(z[1, q]) + abs(z[2, q]) <= FLAT * eps[q]:
+                return q
     return -1
+
+
+FLAT = 16.0  # slopes below this share of what counts as zero are rounding
 
 
 @njit(nogil=True, cache=True)
@@ -167,7 +176,7 @@ def load(work, store, c):
 
 
 @njit(nogil=True, cache=True)
-def advance(net, level, store, eps, bundles, nb):
+def advance(net, level, store, eps, strict, bundles, nb):
     """Cut all cells of a store by one level. Returns (store, bundles, nb, failure): -1, or a unit that is noise."""
     P, levels, all_ids = net
     s, m = levels[level], levels[level + 1] - levels[level]
@@ -183,7 +192,7 @@ def advance(net, level, store, eps, bundles, nb):
     for c in range(C):
         assemble(P, s, m, M[c], z)
         extremes(z, m, x, y, off[c], off[c + 1], low, high)
-        bad = noisy(z, m, low, high, tiny)
+        bad = noisy(z, m, low, high, tiny, strict, ids)
         if bad >= 0:
             return new, bundles, nb, ids[bad]
         k = classify(low, high, tiny, m, listed, on)
@@ -233,7 +242,7 @@ def emit(out, net, store):
 
 
 @njit(nogil=True, cache=True)
-def explore(net, level, store, eps, limit, leaf, culled, shrunk):
+def explore(net, level, store, eps, strict, limit, leaf, culled, shrunk):
     """All cells of a store, cut by all units from `level` on.
 
     Returns ((x, y, e, off, bits, h, maps), bundles, failure). failure: -1, a unit that is zero up to rounding only, -2
@@ -267,7 +276,7 @@ def explore(net, level, store, eps, limit, leaf, culled, shrunk):
             stack.append((net, level, gather(store, order, middle, cells), area))
             stack.append((net, level, gather(store, order, 0, middle), area))
         else:
-            new, bundles, nb, failure = advance(net, level, store, eps, bundles, nb)
+            new, bundles, nb, failure = advance(net, level, store, eps, strict, bundles, nb)
             if failure != -1:
                 break
             stack.append((net, level + 1, new, area))

@@ -15,6 +15,7 @@ from torch import Tensor
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+ELEMENTWISE, PAIR, TOURNAMENT = 0, 1, 2
 SOUND = 1e-10  # bounds are widened by this share of the terms' magnitudes: far above what rounding can do
 
 
@@ -25,8 +26,9 @@ class ReluNet:
     A: (U + O, 3) against (1, s, t). V: (U + O, U), strictly lower triangular by levels. levels: (L + 1,) first unit of
     each level. magnitude: (U,) sum of the absolute terms of z, the measure of its rounding. operator, unit: (U,) whose
     piece changes where z_k changes sign. left, right: (U,) for a unit of a tournament what stands on either side: a
-    unit of the tournament (>= 0) or candidate r (-1 - r). roots: (T, 3) operator, unit and last unit of each tournament.
-    base: for every operator the piece of each of its units where all its reduced units are off.
+    unit of the tournament (>= 0) or candidate r (-1 - r). last: (U,) the unit whose winner is the maximum (or the
+    candidate that wins anyway), outside of tournaments the unit itself. roots: (T, 3) operator, unit and last unit of
+    each open tournament. kind: (U,) ELEMENTWISE, PAIR (max of two tensors) or TOURNAMENT. base: for every operator the piece of each of its units where all its reduced units are off.
     """
 
     A: Floats
@@ -37,6 +39,8 @@ class ReluNet:
     unit: Ints
     left: Ints
     right: Ints
+    last: Ints
+    kind: Ints
     roots: Ints
     base: tuple[Ints, ...]
 
@@ -108,6 +112,8 @@ class Units:
         self.levels = [0]
         self.magnitude: list[Tensor] = []
         self.meaning: list[Tensor] = []
+        self.last: list[Tensor] = []
+        self.kind: list[Tensor] = []
         self.roots: list[Tensor] = []
         self.base: list[Tensor] = []
 
@@ -116,7 +122,14 @@ class Units:
         """u, the units so far."""
         return self.levels[-1]
 
-    def add(self, rows: Tensor, operator: int, unit: Tensor, sides: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    def add(
+        self,
+        rows: Tensor,
+        operator: int,
+        unit: Tensor,
+        sides: tuple[Tensor, Tensor] | None = None,
+        kind: int = ELEMENTWISE,
+    ) -> Tensor:
         """A level of n units with pre-activations rows (3 + u, n); returns their numbers."""
         n = rows.shape[1]
         if n == 0:
@@ -127,4 +140,7 @@ class Units:
         left, right = sides if sides is not None else (torch.full_like(unit, -1), torch.full_like(unit, -2))
         self.meaning.append(torch.stack([torch.full_like(unit, operator), unit, left, right]))
         self.levels.append(self.count + n)
-        return torch.arange(self.count - n, self.count)
+        numbers = torch.arange(self.count - n, self.count)
+        self.last.append(numbers)
+        self.kind.append(torch.full((n,), kind))
+        return numbers

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from maxaffine.errors import InputError
-from maxaffine.geometry.relunet import ReluNet, Units
+from maxaffine.geometry.relunet import PAIR, ReluNet, Units
 from maxaffine.geometry.tournament import play
 from maxaffine.operators.elementwise import Elementwise
 from maxaffine.operators.maximum import Pair, Windows
@@ -56,11 +56,22 @@ def _net(units: Units, out: Tensor) -> ReluNet:
         stop = first + rows.shape[1]
         A[first:stop], V[first:stop, : len(rows) - 3] = rows[:3].T.numpy(), rows[3:].T.numpy()
         first = stop
-    meaning = torch.cat([torch.zeros(4, 0, dtype=torch.int64), *units.meaning], 1).numpy()
-    roots = torch.cat([torch.zeros(0, 3, dtype=torch.int64), *units.roots]).numpy()
-    magnitude = torch.cat([torch.zeros(0, dtype=torch.float64), *units.magnitude]).numpy()
-    base = tuple(b.numpy() for b in units.base)
-    return ReluNet(A, V, np.array(units.levels), magnitude, *meaning, roots=roots, base=base)
+    meaning = _joined(units.meaning, torch.zeros(4, 0, dtype=torch.int64), 1)
+    return ReluNet(
+        A,
+        V,
+        np.array(units.levels),
+        _joined(units.magnitude, torch.zeros(0, dtype=torch.float64)),
+        *meaning,
+        last=_joined(units.last, torch.zeros(0, dtype=torch.int64)),
+        kind=_joined(units.kind, torch.zeros(0, dtype=torch.int64)),
+        roots=_joined(units.roots, torch.zeros(0, 3, dtype=torch.int64)),
+        base=tuple(b.numpy() for b in units.base),
+    )
+
+
+def _joined(parts: list[Tensor], empty: Tensor, dim: int = 0) -> Any:
+    return torch.cat([empty, *parts], dim).numpy()
 
 
 def _last_use(plan: Plan) -> dict[int, list[int]]:
@@ -72,7 +83,9 @@ def _last_use(plan: Plan) -> dict[int, list[int]]:
     return dead
 
 
-def _affine(plan: Plan, tensors: Sequence[Tensor], link: AffineLink, env: dict[int, Tensor], shared: list[Any]) -> Tensor:
+def _affine(
+    plan: Plan, tensors: Sequence[Tensor], link: AffineLink, env: dict[int, Tensor], shared: list[Any]
+) -> Tensor:
     """The affine operation on the constant row, its linear part on the others."""
     slots = [slot for _, slot in link.step.live]
     count = max(len(env[slot]) for slot in slots)
@@ -156,7 +169,7 @@ def _pair(step: Step, operator: Pair, a: Tensor, b: Tensor, units: Units) -> Ten
     wins, can = low > 0, (low <= 0) & (high > 0)
     units.base.append(wins.long())
     unit = can.nonzero(as_tuple=True)[0]
-    numbers = units.add(difference[:, unit], step.operator, unit)
+    numbers = units.add(difference[:, unit], step.operator, unit, kind=PAIR)
     out = torch.zeros(3 + units.count, a.shape[1], dtype=torch.float64)
     out[: len(a)] = torch.where(wins, b, a)
     out[3 + numbers, unit] = float(operator.sign)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from maxaffine.geometry.relunet import Units
+from maxaffine.geometry.relunet import TOURNAMENT, Units
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ def play(units: Units, operator: int, rows: Tensor, index: Tensor, inside: Tenso
     Neighbours meet first, so of two entries the right one has the higher places and must win strictly, as ties go to
     the lowest index.
     """
-    entries = _contenders(units, rows, index, inside)
+    entries, first = _contenders(units, rows, index, inside), len(units.last)
     while True:
         seat = torch.arange(len(entries.window)) - torch.searchsorted(entries.window, entries.window)
         if not bool((seat % 2 == 1).any()):
@@ -38,6 +38,8 @@ def play(units: Units, operator: int, rows: Tensor, index: Tensor, inside: Tenso
     units.base.append((-1 - entries.side).clamp(min=0))
     open_ = (entries.side >= 0).nonzero(as_tuple=True)[0]
     units.roots.append(torch.stack([torch.full_like(open_, operator), open_, entries.side[open_]], 1))
+    for i in range(first, len(units.last)):
+        units.last[i] = entries.side[units.meaning[i][1]]
     return entries.rows
 
 
@@ -65,7 +67,8 @@ def _meet(units: Units, operator: int, entries: Entries, right: Tensor) -> Entri
     rows, side = entries.rows.clone(), entries.side.clone()
     rows[:, left[wins]], side[left[wins]] = rows[:, right[wins]], side[right[wins]]
     seats, others = left[open_], right[open_]
-    numbers = units.add(difference[:, open_], operator, entries.window[seats], (side[seats], side[others]))
+    sides = (side[seats], side[others])
+    numbers = units.add(difference[:, open_], operator, entries.window[seats], sides, TOURNAMENT)
     grown = rows.new_zeros(3 + units.count, rows.shape[1])
     grown[: len(rows)] = rows
     grown[3 + numbers, seats] = 1.0

@@ -1,0 +1,60 @@
+"""Exact geometry: the partition of a line or a plane that a network makes."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, overload
+
+from maxaffine.errors import InputError
+from maxaffine.slice import Plane, Segment
+from maxaffine.spline import Spline
+
+if TYPE_CHECKING:
+    from maxaffine.geometry.cells import Track
+    from maxaffine.geometry.line import LinePartition
+    from maxaffine.geometry.plane import PlanePartition
+
+
+@overload
+def partition(spline: Spline, domain: Segment) -> "LinePartition": ...
+@overload
+def partition(spline: Spline, domain: Sequence[Segment]) -> "list[LinePartition]": ...
+@overload
+def partition(
+    spline: Spline,
+    domain: Plane,
+    *,
+    workers: int = 1,
+    memory: int | None = None,
+    limit: int | None = None,
+    track: "Track | None" = None,
+) -> "PlanePartition": ...
+def partition(
+    spline: Spline,
+    domain: Segment | Sequence[Segment] | Plane,
+    *,
+    workers: int = 1,
+    memory: int | None = None,
+    limit: int | None = None,
+    track: "Track | None" = None,
+) -> "LinePartition | list[LinePartition] | PlanePartition":
+    """The exact partition of a segment, of each of a list of segments, or of a convex polygon in a plane.
+
+    workers: threads; memory: bytes the result may take; limit: cells; track: shows progress, track(iterable, text) ->
+    iterable (for planes). Everything is computed in float64. Raises InputError, NotPiecewiseAffineError,
+    DegenerateSliceError, MemoryBudgetError.
+
+    >>> import torch, maxaffine as ma
+    >>> spline = ma.Spline(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.ReLU()), torch.zeros(1, 2))
+    >>> len(ma.partition(spline, ma.Segment(torch.tensor([-1.0, -1]), torch.tensor([3.0, 1]))))
+    3
+    """
+    if isinstance(domain, Plane):
+        from maxaffine.geometry.planes import partition_plane
+
+        return partition_plane(spline, domain, workers, memory, limit, track)
+    from maxaffine.geometry.line import partition_segments
+
+    if isinstance(domain, Segment):
+        return partition_segments(spline, [domain])[0]
+    if isinstance(domain, Sequence) and all(isinstance(d, Segment) for d in domain):
+        return partition_segments(spline, list(domain))
+    raise InputError(f"partition takes a Segment, a list of them or a Plane, not a {type(domain).__name__}")

@@ -1,0 +1,205 @@
+"""Compiled: from the cells as separate polygons to shared vertices, edges and neighbours, by integer keys alone.
+
+Every cell knows the exclusive or h of the hashes of its units that are on, every side the unit that changes there. A
+convex cell has one side per unit, so the side of cell h with unit u and the side of cell h ^ hash(u) with unit u are
+two halves of one edge: they find each other in a hash table, whatever their coordinates were rounded to. Where several
+units vanish on one side ("bundle") the subsets of them are tried.
+"""
+
+import numpy as np
+from numba import njit
+
+from maxaffine.geometry.kernels import BUNDLE, hashed
+
+OUTSIDE, LOST = -1, -2
+MOST = 16  # units that may coincide on one side besides the first
+
+
+@njit(nogil=True, cache=True)
+def owners(off):
+    """Cell and following half-edge of every half-edge."""
+    cell, after = np.empty(off[-1], np.int64), np.empty(off[-1], np.int64)
+    for c in range(len(off) - 1):
+        for i in range(off[c], off[c + 1]):
+            cell[i] = c
+            after[i] = i + 1 if i + 1 < off[c + 1] else off[c]
+    return cell, after
+
+
+@njit(nogil=True, cache=True)
+def primary(label, bundles):
+    """The unit that cut along a side first."""
+    while label >= BUNDLE:
+        label = bundles[label - BUNDLE, 0]
+    return label
+
+
+@njit(nogil=True, cache=True)
+def slot_of(h, unit, size):
+    """Where the search for a side begins."""
+    mixed = (h ^ (np.uint64(unit + 1) * np.uint64(0x9E3779B97F4A7C15))) * np.uint64(0xD6E8FEB86659FD93)
+    return np.int64((mixed >> np.uint64(32)) & np.uint64(size - 1))
+
+
+@njit(nogil=True, cache=True)
+def enter(e, cell, h, bundles):
+    """Hash table of all half-edges that are not on the domain's border, by (hash of the cell, unit)."""
+    size = 16
+    while size < 2 * len(e):
+        size *= 2
+    table = np.full(size, -1, np.int64)
+    for i in range(len(e)):
+        if e[i] >= 0:
+            at = slot_of(h[cell[i]], primary(e[i], bundles), size)
+            while table[at] >= 0:
+                at = (at + 1) & (size - 1)
+            table[at] = i
+    return table
+
+
+@njit(nogil=True, cache=True)
+def find(table, key, unit, e, cell, h, bundles):
+    """The half-edge of the cell with that hash along that unit, or -1."""
+    at = slot_of(key, unit, len(table))
+    while table[at] >= 0:
+        i = table[at]
+        if h[cell[i]] == key and primary(e[i], bundles) == unit:
+            return i
+        at = (at + 1) & (len(table) - 1)
+    return -1
+
+
+@njit(nogil=True, cache=True)
+def find_bundle(table, i, e, cell, h, bundles):
+    """The same where further units vanish along the side: any of them may change, too."""
+    extra, count, label = np.empty(MOST, np.uint64), 0, e[i]
+    while label >= BUNDLE and count < MOST:
+        extra[count] = hashed(bundles[label - BUNDLE, 1])
+        count, label = count + 1, bundles[label - BUNDLE, 0]
+    unit = primary(label, bundles)
+    everything = (1 << count) - 1
+    for subset in range(everything, -1, -1):
+        key = h[cell[i]] ^ hashed(unit)
+        for b in range(count):
+            if (subset >> b) & 1:
+                key ^= extra[b]
+        j = find(table, key, unit, e, cell, h, bundles)
+        if j >= 0:
+            return j
+    return LOST
+
+
+@njit(nogil=True, cache=True)
+def twins(e, cell, h, bundles):
+    """The other half of every half-edge: OUTSIDE on the domain's border, LOST where there is none."""
+    table = enter(e, cell, h, bundles)
+    twin = np.full(len(e), LOST, np.int64)
+    for i in range(len(e)):
+        if e[i] < 0:
+            twin[i] = OUTSIDE
+        elif e[i] < BUNDLE:
+            j = find(table, h[cell[i]] ^ hashed(e[i]), e[i], e, cell, h, bundles)
+            if j > i:
+                twin[i], twin[j] = j, i
+        elif twin[i] == LOST:
+            j = find_bundle(table, i, e, cell, h, bundles)
+            if j >= 0:
+                twin[i], twin[j] = j, i
+    return twin
+
+
+@njit(nogil=True, cache=True)
+def root_of(parent, i):
+    """Representative of i, with path halving."""
+    while parent[i] != i:
+        parent[i] = parent[parent[i]]
+        i = parent[i]
+    return i
+
+
+@njit(nogil=True, cache=True)
+def joined(parent, i, j):
+    """Put i and j into one class, the smaller number represents it."""
+    a, b = root_of(parent, i), root_of(parent, j)
+    if a < b:
+        parent[b] = a
+    else:
+        parent[a] = b
+
+
+@njit(nogil=True, cache=True)
+def numbered(parent):
+    """Class numbers 0, 1, ... in the order of their representatives."""
+    number, count = np.empty(len(parent), np.int64), 0
+    for i in range(len(parent)):
+        if parent[i] == i:
+            number[i] = count
+            count += 1
+        else:
+            number[i] = number[root_of(parent, i)]
+    return number, count
+
+
+@njit(nogil=True, cache=True)
+def corners_of(after, twin):
+    """Vertex number of the origin of every half-edge, and how many there are."""
+    parent = np.arange(len(after))
+    for i in range(len(after)):
+        j = twin[i]
+        if j > i:
+            joined(parent, i, after[j])
+            joined(parent, after[i], j)
+    return numbered(parent)
+
+
+@njit(nogil=True, cache=True)
+def winner(bits, c, unit, left, right):
+    """Who wins the tournament whose last unit is given: -1 - candidate."""
+    while unit >= 0:
+        on = (bits[c, unit >> 6] >> np.uint64(unit & 63)) & np.uint64(1)
+        unit = right[unit] if on else left[unit]
+    return unit
+
+
+@njit(nogil=True, cache=True)
+def winners(bits, last, left, right):
+    """(F, T) candidates that win the tournaments with those last units."""
+    found = np.empty((len(bits), len(last)), np.int64)
+    for c in range(len(bits)):
+        for i in range(len(last)):
+            found[c, i] = -1 - winner(bits, c, last[i], left, right)
+    return found
+
+
+@njit(nogil=True, cache=True)
+def changes(bits, a, b, last, left, right, units):
+    """Fill `units` with those that differ between cells a and b; a tournament counts once, if its winner differs."""
+    count = 0
+    for w in range(bits.shape[1]):
+        rest = bits[a, w] ^ bits[b, w]
+        while rest:
+            low = rest & (~rest + np.uint64(1))
+            k = 64 * w
+            while (low >> np.uint64(k - 64 * w)) != np.uint64(1):
+                k += 1
+            rest ^= low
+            final = last[k]
+            seen = False
+            for i in range(count):
+                seen = seen or units[i] == final
+            if not seen and (final == k or winner(bits, a, final, left, right) != winner(bits, b, final, left, right)):
+                if count < len(units):
+                    units[count] = final
+                count += 1
+    return count
+
+
+@njit(nogil=True, cache=True)
+def inner(cell, twin, bits, last, left, right):
+    """Which half-edges separate two cells of one code: both halves of walls inside a tournament."""
+    hidden, units = np.zeros(len(cell), np.bool_), np.empty(64, np.int64)
+    for i in range(len(cell)):
+        j = twin[i]
+        if j > i and changes(bits, cell[i], cell[j], last, left, right, units) == 0:
+            hidden[i] = hidden[j] = True
+    return hidden
