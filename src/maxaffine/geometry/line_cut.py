@@ -7,7 +7,7 @@ once: all cuts are made on the same numbers, so neighbouring intervals always me
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 from typing import Any
@@ -31,7 +31,7 @@ TOUCH = 1e-13  # a wall that is overstepped by less than this share of its scale
 SMALL = 1e-6  # walls below this share of the operand's scale are judged by the scale of their own unit
 RESOLUTION = 2.0**-50  # no two knots are closer than this
 NUDGE = 1e-10  # relative change of an input that turns rounding noise into other noise
-PROBES = 4  # random inputs that tell the scale of a unit
+PROBES = 8  # random inputs that tell the scale of a unit
 
 Cuts = tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]
 Seen = Callable[[int, "Pieces", Tensor], None]
@@ -169,6 +169,7 @@ class Walk:
         scale, speed = self._scale(here, len(pieces)), slope.abs()
         bound, half = SMALL * scale[:, None], (pieces.hi - pieces.lo)[:, None] / 2
         small = (value <= bound) & (speed <= bound) & ((value > 0) | (speed > 0))
+        self._verify(pieces, here, (value == 0) & (speed == 0))
         found = small | (value < speed * half)
         _, row, unit = found.nonzero().unbind(1)
         if len(row) == 0:
@@ -187,6 +188,21 @@ class Walk:
             return None
         knots = merged(*(t[kept].cpu().numpy() for t in (row, at, blur)))
         return divided(pieces.lo.cpu().numpy(), pieces.hi.cpu().numpy(), *knots)
+
+    def _verify(self, pieces: Pieces, here: Operands, zero: Tensor) -> None:
+        """Walls that are exactly zero on the first, long intervals must be so at other points of them too.
+
+        A unit whose wall the segment lies in may round to zero in the middle, and to something else beside it.
+        """
+        if len(pieces) > PROBES or not bool(zero.any()):
+            return
+        for share in (0.0625, 0.3, 0.71875, 0.9):
+            tau = (pieces.lo + share * (pieces.hi - pieces.lo)).reshape(-1, *[1] * (self.x0.dim() - 1))
+            a, b = self.x0[pieces.segment], self.x1[pieces.segment]
+            there = replace(self._at(here.step, a + tau * (b - a)), code=here.code)
+            wrong = (self.walls(there, there.values, False) != 0) & zero
+            if bool(wrong.any()):
+                raise _inside_a_wall(pieces, here, *wrong.nonzero()[0, 1:].tolist())
 
     def _scale(self, here: Operands, rows: int) -> Tensor:
         """(rows,): the largest entry of the operands, or of their derivatives."""
@@ -216,15 +232,16 @@ class Walk:
         if (step.out, segment) not in self._scales:
             a, b = self.x0[segment], self.x1[segment]
             size = max(float(v.square().mean().sqrt()) for v in (a, b, b - a))
-            noise = torch.randn(2, PROBES, *a.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-            base, nudge = size * noise.to(a.device)
+            random = torch.randn(2, PROBES, *a.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+            base, nudge = size * random.to(a.device)
             here = self._at(step, a + (b - a) / 2 + base)
             walls = self.walls(here, here.values, False)
             moved = self.walls(here, self._at(step, a + (b - a) / 2 + base + NUDGE * nudge).values, False)
-            noisy = (moved - walls).abs() > SMALL * walls
-            largest = torch.where(walls.isfinite() & ~noisy, walls, 0).flatten(0, 1).amax(0)
-            alone = (noisy & walls.isfinite()).flatten(0, 1).any(0) & (largest == 0)
-            self._scales[step.out, segment] = torch.where(alone, self._scale(here, PROBES).max(), largest)
+            largest, change = (
+                torch.where(walls.isfinite(), wall.abs(), 0).flatten(0, 1).amax(0) for wall in (walls, moved - walls)
+            )
+            noise = change > SMALL * largest
+            self._scales[step.out, segment] = torch.where(noise, self._scale(here, PROBES).max(), largest)
         return self._scales[step.out, segment]
 
     def _at(self, step: Step, x: Tensor) -> Operands:
