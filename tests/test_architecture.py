@@ -20,8 +20,19 @@ FLOORS = [
     {"spline"},  # the core
     {"geometry"},
     # leaves: functions of a spline or of its values
-    {"approximation", "codebook", "convexity", "data", "explicit", "files", "margins", "penalties", "templates"},
-    {"callbacks", "demo", "plot", "testing"},
+    {
+        "approximation",
+        "codebook",
+        "convexity",
+        "data",
+        "explicit",
+        "files",
+        "margins",
+        "penalties",
+        "templates",
+        "tiling",
+    },
+    {"callbacks", "demo", "plot", "testing", "view"},
     {"report"},
     {"cli"},
     {"__init__", "__main__"},  # the public names

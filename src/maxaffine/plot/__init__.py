@@ -1,0 +1,12 @@
+"""Pictures: partitions of planes and lines with matplotlib, and charts as SVG that need no plotting library.
+
+plane = ma.partition(spline, ma.Plane.through(a, b, c))
+maxaffine.plot.partition(plane, colour="class", boundary=True, points=torch.stack([a, b, c]), labels=["3", "5", "8"])
+"""
+
+from maxaffine.plot.charts import Svg, bins, histogram, signed_bars
+from maxaffine.plot.curves import line
+from maxaffine.plot.panels import layers, training, units
+from maxaffine.plot.planes import partition
+
+__all__ = ["Svg", "bins", "histogram", "layers", "line", "partition", "signed_bars", "training", "units"]

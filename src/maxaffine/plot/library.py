@@ -1,0 +1,38 @@
+"""Matplotlib, imported when a picture is made."""
+
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from maxaffine.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK = "#1d1c1a"
+
+
+def pyplot() -> ModuleType:
+    """matplotlib.pyplot. Raises MissingExtraError."""
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError as error:
+        raise MissingExtraError('pictures of partitions need matplotlib: pip install "maxaffine[report]"') from error
+    return plt
+
+
+def new_axes() -> "Axes":
+    """The axes of a new figure."""
+    return pyplot().subplots(figsize=(6.4, 5.6), layout="constrained")[1]
+
+
+def new_panels(count: int, columns: int, width: float = 2.5) -> "tuple[Figure, list[Axes]]":
+    """A figure of ``count`` square panels, ``columns`` in a row."""
+    columns = min(count, columns)
+    rows = -(-count // columns)
+    figure, axes = pyplot().subplots(
+        rows, columns, figsize=(width * columns, (width + 0.35) * rows), layout="constrained", squeeze=False
+    )
+    for spare in axes.flat[count:]:
+        spare.set_visible(False)
+    return figure, list(axes.flat[:count])

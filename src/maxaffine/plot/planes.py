@@ -1,0 +1,216 @@
+"""One picture of a plane partition: cells in colour, their edges, the decision boundary, data points."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from maxaffine.errors import InputError
+from maxaffine.geometry.statistics import statistics
+from maxaffine.plot.library import INK, new_axes, pyplot
+from maxaffine.tiling.boundary import decision_boundary
+from maxaffine.tiling.paint import class_image, line_weights, name_places, paint_cells, paint_classes
+from maxaffine.tiling.pixels import Window, cell_image, window_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from maxaffine.geometry.plane import PlanePartition
+
+Floats = NDArray[np.float64]
+TAILS = 0.01  # of the area: values of the smallest and of the largest such share do not stretch the colours
+DECADES = 100.0  # positive values that span more are shown on a logarithmic scale
+SIZE = 1600  # pixels along the longer side
+
+
+def partition(
+    plane: "PlanePartition",
+    colour: str | ArrayLike | None = None,
+    *,
+    boundary: bool = False,
+    points: Tensor | ArrayLike | None = None,
+    labels: Sequence[str] | ArrayLike | None = None,
+    edges: bool = True,
+    names: bool = True,
+    limits: tuple[float, float] | None = None,
+    ax: "Axes | None" = None,
+) -> "Axes":
+    """Draw the cells of a plane in (s, t); 400,000 of them take seconds.
+
+    colour: None: six calm colours, neighbours always different; "class": the hue is the largest output of each pixel
+    (of one output: its sign), the cell a shade of it; "sides", "area", "eccentricity" or "slope"
+    (geometry.statistics); or one number a cell (F,), shown
+    over ``limits`` (default: all but the outermost hundredths of the area), on a logarithmic scale when all are
+    positive and span more than two decades. boundary: draw where the two largest outputs are equal (of one output:
+    where it is 0). points: inputs (n, *in), each shown at its nearest point of the plane; labels: texts beside them,
+    or numbers that colour them. edges: thin lines between cells that are large enough for it. names: write the
+    number of each class into it. ax: where to draw; without it a new figure, which also gets a colour bar.
+
+    Raises:
+        InputError: a colour that is no name and not one number a cell, or labels that do not fit the points.
+        MissingExtraError: matplotlib is not installed.
+    """
+    axis = new_axes() if ax is None else ax
+    window = window_of(plane.plane.corners, SIZE)
+    flat = colour is None or (isinstance(colour, str) and colour == "class")
+    if colour is None:
+        _show(axis, paint_cells(plane, window), window)
+    elif flat:
+        _classes(axis, plane, window, names)
+    else:
+        _values(axis, plane, window, colour, limits, bar=ax is None)
+    if edges:
+        draw_edges(axis, plane, np.ones(len(plane.edges), bool), plane.areas, INK if flat else "white")
+    if boundary:
+        draw_segments(axis, decision_boundary(plane), INK, 1.6)
+    if points is not None:
+        _points(axis, plane, points, labels)
+    frame(axis, plane)
+    return axis
+
+
+def values_of(plane: "PlanePartition", colour: str | ArrayLike) -> Floats:
+    """One number a cell (F,): an array as it is, or a statistic by its name."""
+    if isinstance(colour, str):
+        return _statistic(plane, colour)
+    values = np.asarray(colour, dtype=np.float64)
+    if values.shape != (len(plane),):
+        raise InputError(f"a colour needs one number for each of the {len(plane)} cells, got shape {values.shape}")
+    return values
+
+
+def _statistic(plane: "PlanePartition", name: str) -> Floats:
+    known = statistics(plane)._asdict()
+    if name not in known:
+        raise InputError(f'no colour is called {name!r}; give "class", one of {", ".join(known)}, or an array')
+    return np.asarray(known[name], dtype=np.float64)
+
+
+def limits_of(values: Floats, areas: Floats) -> tuple[float, float]:
+    """The smallest and the largest value, without those of the outermost hundredths of the area."""
+    finite = np.isfinite(values)
+    values, areas = values[finite], areas[finite]
+    order = values.argsort()
+    share = np.cumsum(areas[order]) / areas.sum()
+    low, high = values[order][np.searchsorted(share, [TAILS, 1 - TAILS]).clip(0, len(values) - 1)]
+    return (float(low), float(high)) if high > low else (float(low), float(low) + 1.0)
+
+
+def draw_segments(axis: "Axes", segments: Floats, colour: str, width: float) -> None:
+    """Draw (n, 2, 2) segments as one dark line with a light rim, so that it shows on any colour."""
+    from matplotlib.collections import LineCollection
+
+    for shade, wide, layer in (("white", width + 1.8, 3.0), (colour, width, 3.1)):
+        axis.add_collection(
+            LineCollection(list(segments), colors=shade, linewidths=wide, capstyle="round", zorder=layer)
+        )
+
+
+def frame(axis: "Axes", plane: "PlanePartition", ticks: bool = True) -> None:
+    """Show the plane's polygon without distortion: a unit of t is as long as v, a unit of s as long as u."""
+    from matplotlib.patches import Polygon
+
+    corners, u, v = plane.plane.corners, plane.plane.u, plane.plane.v
+    axis.add_patch(Polygon(corners, fill=False, edgecolor=INK, linewidth=0.8, zorder=3.5, clip_on=False))
+    (left, bottom), (right, top) = corners.min(0), corners.max(0)
+    axis.set_xlim(left, right)
+    axis.set_ylim(bottom, top)
+    axis.set_aspect(float(v.norm() / u.norm()))
+    axis.spines[:].set_visible(False)
+    if ticks:
+        axis.set_xlabel("s")
+        axis.set_ylabel("t", rotation=0, labelpad=8)
+        axis.locator_params(nbins=5)
+        axis.tick_params(length=3, width=0.6, labelsize="small")
+    else:
+        axis.set_xticks([])
+        axis.set_yticks([])
+
+
+def _show(axis: "Axes", rgba: NDArray[np.uint8], window: Window) -> None:
+    axis.imshow(rgba, origin="lower", extent=extent(window), aspect="auto", zorder=1)
+
+
+def extent(window: Window) -> tuple[float, float, float, float]:
+    """The window as imshow wants it."""
+    return window.left, window.right, window.bottom, window.top
+
+
+def _classes(axis: "Axes", plane: "PlanePartition", window: Window, names: bool) -> None:
+    classes = class_image(plane, window)
+    _show(axis, paint_classes(plane, window, classes), window)
+    single = plane.b[0].size == 1
+    for name, (s, t) in name_places(classes, window).items() if names else ():
+        text = ("< 0", "> 0")[name] if single else str(name)
+        axis.text(s, t, text, ha="center", va="center", color=INK, fontsize="large", fontweight="bold", zorder=4)
+
+
+def _values(
+    axis: "Axes",
+    plane: "PlanePartition",
+    window: Window,
+    colour: str | ArrayLike,
+    limits: tuple[float, float] | None,
+    bar: bool,
+) -> None:
+    from matplotlib.colors import LogNorm, Normalize
+
+    values = values_of(plane, colour)
+    low, high = limits_of(values, plane.areas) if limits is None else limits
+    norm = LogNorm(low, high) if low > 0 and high / low > DECADES else Normalize(low, high)
+    ids = cell_image(plane, window)
+    pixels = np.ma.masked_array(values[ids], ids < 0)
+    image = axis.imshow(
+        pixels, origin="lower", extent=extent(window), aspect="auto", norm=norm, cmap="viridis", zorder=1
+    )
+    if bar:
+        label = colour if isinstance(colour, str) else ""
+        pyplot().colorbar(image, ax=axis, shrink=0.8, pad=0.02, extend="both", label=label)
+
+
+def draw_edges(
+    axis: "Axes", plane: "PlanePartition", chosen: NDArray[np.bool_], areas: Floats, colour: str, width: float = 0.7
+) -> None:
+    """Draw some edges as lines: the smaller the cells beside them, of these areas, the thinner; the smallest none."""
+    from matplotlib.collections import LineCollection
+    from matplotlib.colors import to_rgb
+
+    place = axis.get_window_extent()
+    window = window_of(plane.plane.corners, round(max(place.width, place.height)))
+    weight = line_weights(areas, plane.neighbours, window)
+    drawn = chosen & (weight > 0) & (plane.neighbours >= 0).all(1)
+    weight = weight[drawn]
+    colours = np.concatenate([np.tile(to_rgb(colour), (len(weight), 1)), 0.15 + 0.5 * weight[:, None]], axis=1)
+    lines = plane.vertices[plane.edges[drawn]]
+    axis.add_collection(LineCollection(list(lines), colors=colours, linewidths=width * (0.3 + 0.7 * weight), zorder=2))
+
+
+def _points(
+    axis: "Axes", plane: "PlanePartition", points: Tensor | ArrayLike, labels: Sequence[str] | ArrayLike | None
+) -> None:
+    places = plane.plane.coordinates(torch.as_tensor(points))
+    marks = None if labels is None else np.asarray(labels)
+    if marks is not None and marks.shape != (len(places),):
+        raise InputError(f"{len(places)} points need as many labels, got shape {marks.shape}")
+    texts = marks is not None and marks.dtype.kind in "US"
+    size = 34 if len(places) <= 30 else 14
+    colours: str | NDArray = "white"
+    if marks is not None and not texts:
+        kinds, kind = np.unique(marks, return_inverse=True)
+        colours = _strong(len(kinds))[kind]
+    axis.scatter(*places.T, s=size, c=colours, edgecolors=INK, linewidths=0.9, zorder=5)
+    for text, place in zip(marks if texts and marks is not None else (), places, strict=False):
+        box = {"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": INK, "linewidth": 0.6, "alpha": 0.9}
+        axis.annotate(
+            str(text), place, xytext=(7, 7), textcoords="offset points", color=INK, bbox=box, fontsize=9, zorder=6
+        )
+
+
+def _strong(count: int) -> Floats:
+    """The hues of the classes, darker and more vivid than the cells below (count, 3)."""
+    from maxaffine.tiling.palette import CLASS_HUES, oklch
+
+    return np.concatenate([oklch(0.62, 0.15, CLASS_HUES[k % len(CLASS_HUES)]) for k in range(count)]) / 255
