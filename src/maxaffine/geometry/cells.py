@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from maxaffine.errors import DegenerateSliceError, InputError, MemoryBudgetError
 from maxaffine.geometry.exploring import advance, explore
-from maxaffine.geometry.kernels import BUNDLE, CULLED, LEAF, SHRUNK
+from maxaffine.geometry.kernels import BUNDLE, CULLED, LANES, LEAF, SHRUNK
 from maxaffine.geometry.relunet import ELEMENTWISE, Floats, Ints, ReluNet
 
 Track = Callable[[Iterable[int], str], Iterable[int]]
@@ -56,7 +56,8 @@ class Job:
 
     def arrays(self) -> tuple[Floats, Ints, Ints]:
         """(P, levels, ids) for the kernels."""
-        matrix = np.ascontiguousarray(np.concatenate([self.net.A.T, self.net.V.T]))
+        matrix = np.zeros((3 + self.net.units, len(self.net.A) + LANES))
+        matrix[:3, :-LANES], matrix[3:, :-LANES] = self.net.A.T, self.net.V.T
         return matrix, self.net.levels, np.arange(self.net.units)
 
     def root(self) -> Store:

@@ -5,15 +5,14 @@ A group lies in a box. Units before `level` are known exactly: on in all its cel
 """
 
 import numpy as np
-from numba import njit
 
-from maxaffine.geometry.kernels import FAST
+from maxaffine.geometry.kernels import kernel, kernel_fast
 
 OFF, ON, OPEN = 0, 1, 2
 SOUND = 1e3  # times what counts as zero: bounds are widened by it, far above their own rounding
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def known(M, state):
     """State of the units so far: off (or on) in all cells of the group, or open."""
     for k in range(M.shape[1]):
@@ -23,7 +22,7 @@ def known(M, state):
         state[k] = OFF if on == 0 else (ON if on == M.shape[0] else OPEN)
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
+@kernel_fast
 def bounded(P, n, first, eps, box, state):
     """Bound unit after unit over the box (s0, s1, t0, t1); fills state from unit `first` on."""
     cs, ct, rs, rt = (box[0] + box[1]) / 2, (box[2] + box[3]) / 2, (box[1] - box[0]) / 2, (box[3] - box[2]) / 2
@@ -51,7 +50,7 @@ def bounded(P, n, first, eps, box, state):
             err[q] += abs(w) * spread
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
+@kernel_fast
 def folded(P, n, state):
     """Units that are on are substituted into all later ones, then they and those that are off are left out."""
     live = np.flatnonzero(state[:n] != OFF)
@@ -76,7 +75,7 @@ def folded(P, n, state):
     return compressed(Q, live, state)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def compressed(Q, live, state):
     """Rows and columns of the units that are open, and which they are."""
     count, outputs = len(live), Q.shape[1] - len(live)
@@ -91,7 +90,7 @@ def compressed(Q, live, state):
     return new, live[kept]
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def relevel(levels, kept):
     """First kept unit of each level."""
     new, k = np.empty(len(levels), np.int64), 0

@@ -3,10 +3,9 @@
 import numpy as np
 from numba import njit
 
-from maxaffine.geometry.culling import ON, OPEN, bounded, folded, known, relevel
+from maxaffine.geometry.culling import ON, bounded, folded, known, relevel
 from maxaffine.geometry.kernels import (
-    BUNDLE,
-    FAST,
+    LANES,
     MAX_SIDES,
     assemble,
     classify,
@@ -14,11 +13,13 @@ from maxaffine.geometry.kernels import (
     extremes,
     grown,
     hashed,
+    kernel,
+    padded,
     scratch,
 )
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def gather(store, members, first, last):
     """The store of its cells members[first:last]."""
     x, y, e, off, M, bits, h = store
@@ -42,7 +43,7 @@ def gather(store, members, first, last):
     return new
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def box_of(store):
     """(s0, s1, t0, t1) around a store."""
     x, y = store[0], store[1]
@@ -52,7 +53,7 @@ def box_of(store):
     return s0, s1, t0, t1
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def halved(store, box):
     """Its cells, those in the lower half of the box (along its longer side) first, and how many they are."""
     x, y, off = store[0], store[1], store[3]
@@ -73,7 +74,7 @@ def halved(store, box):
     return order, low if 0 < low < cells else cells // 2
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def cull(net, level, store, box, eps):
     """The net and the store with the units left out that do not switch in the group."""
     P, levels, ids = net
@@ -100,7 +101,7 @@ def cull(net, level, store, box, eps):
     return (Q, relevel(levels, kept), ids[kept]), (x, y, e, off, slim, bits, h)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def noisy(z, m, low, high, eps, strict, ids):
     """First strict unit that vanishes identically on a cell, but only up to rounding, or -1."""
     for q in range(m):
@@ -118,14 +119,14 @@ def noisy(z, m, low, high, eps, strict, ids):
 FLAT = 16.0  # slopes below this share of what counts as zero are rounding
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def blank(cells, corners, units, words):
     """A store with room for that many cells and corners."""
     x, y, e, off = np.empty(corners), np.empty(corners), np.empty(corners, np.int32), np.zeros(cells + 1, np.int64)
     return x, y, e, off, np.empty((cells, units, 3)), np.empty((cells, words), np.uint64), np.empty(cells, np.uint64)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def room(new, corners, cells):
     """The growing store with room for that many corners and cells."""
     x, y, e, off, M, bits, h = new
@@ -136,7 +137,7 @@ def room(new, corners, cells):
     return x, y, e, off, M, bits, h
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def append(new, count, parent, c, z, ids, listed, k, on, found, pieces):
     """Write the children of cell c: their polygons, the maps of the units that cut it, their bits and hashes."""
     x, y, e, off, M, bits, h = new
@@ -164,7 +165,7 @@ def append(new, count, parent, c, z, ids, listed, k, on, found, pieces):
                 h[at] ^= hashed(ids[q])
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def load(work, store, c):
     """Put cell c into the first place of the work space."""
     X, Y, E, slot, size = work[0], work[1], work[2], work[3], work[4]
@@ -185,13 +186,14 @@ def advance(net, level, store, eps, strict, bundles, nb):
     x, y, e, off, M, bits, h = store
     C = len(h)
     new = blank(2 * C, 2 * len(x), s + m, bits.shape[1])
-    z, low, high = np.empty((3, m)), np.empty(m), np.empty(m)
+    wide = padded(m)
+    z, low, high = np.empty((3, wide)), np.empty(wide), np.empty(wide)
     listed, on = np.empty(m, np.int64), np.empty(m, np.bool_)
     work, value, count = scratch(8), np.empty(MAX_SIDES), 0
     found = (np.empty(256), np.empty(256), np.empty(256, np.int32), np.zeros(65, np.int64), np.empty((64, 8), np.uint8))
     for c in range(C):
-        assemble(P, s, m, M[c], z)
-        extremes(z, m, x, y, off[c], off[c + 1], low, high)
+        assemble(P, s, wide, M[c], z[0], z[1], z[2])
+        extremes(z[0], z[1], z[2], wide, x, y, off[c], off[c + 1], low, high)
         bad = noisy(z, m, low, high, tiny, strict, ids)
         if bad >= 0:
             return new, bundles, nb, ids[bad]
@@ -212,12 +214,12 @@ def advance(net, level, store, eps, strict, bundles, nb):
     return new, bundles, nb, -1
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def emit(out, net, store):
     """Append finished cells and their output maps (O, 3)."""
     x, y, e, off, bits, h, maps, count = out
     P, ids = net[0], net[2]
-    n, width = len(ids), P.shape[1] - len(ids)
+    n, width = len(ids), P.shape[1] - len(ids) - LANES
     sx, sy, se, soff, M, sbits, sh = store
     start, C = off[count], len(sh)
     if start + len(sx) > len(x):
@@ -248,10 +250,11 @@ def explore(net, level, store, eps, strict, limit, leaf, culled, shrunk):
     Returns ((x, y, e, off, bits, h, maps), bundles, failure). failure: -1, a unit that is zero up to rounding only, -2
     for a cell with too many sides, -3 for more than `limit` cells.
     """
-    width = net[0].shape[1] - len(net[2])
+    width = net[0].shape[1] - len(net[2]) - LANES
     x, y, e, off, maps, bits, h = blank(16, 64, width, store[5].shape[1])
-    out = (x, y, e, off, bits, h, maps, 0)
-    bundles, nb, failure = np.empty((0, 2), np.int32), 0, -1
+    bundles = np.empty((0, 2), np.int32)
+    nb, failure = len(bundles), -1  # a literal 0 would have everything compiled twice
+    out = (x, y, e, off, bits, h, maps, nb)
     last = len(net[1]) - 1
     box = box_of(store)
     stack = [(net, level, store, (box[1] - box[0]) * (box[3] - box[2]))]

@@ -11,14 +11,22 @@ import numpy as np
 from numba import njit
 
 FAST = {"nsz", "contract", "reassoc", "arcp"}
+ENTRY = {"nogil": True, "cache": True}
+INNER = {
+    **ENTRY,
+    "no_cpython_wrapper": True,
+    "no_cfunc_wrapper": True,
+}  # called by kernels only: compiles in half the time
+kernel, kernel_fast = njit(**INNER), njit(**INNER, fastmath=FAST)
 BUNDLE = 1 << 28  # labels from here on are rows of the table of bundles
 MAX_SIDES = 500  # of one cell
+LANES = 32  # loops over units run to a multiple of it, all in vector registers: P has that many columns to spare
 LEAF = 48  # cells that are cut in one go
 CULLED = 16  # fewer cells are not worth new bounds
 SHRUNK = 2.5  # nor is a box that shrank less
 
 
-@njit(nogil=True, cache=True, inline="always")
+@kernel
 def hashed(k):
     """splitmix64 of k: independent bits for every unit (Steele et al., 2014)."""
     z = np.uint64(k + 1) * np.uint64(0x9E3779B97F4A7C15)
@@ -27,7 +35,7 @@ def hashed(k):
     return z ^ (z >> np.uint64(31))
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def grown(array, size):
     """A copy with room for `size` entries along the first axis."""
     new = np.empty((size, *array.shape[1:]), array.dtype)
@@ -35,38 +43,43 @@ def grown(array, size):
     return new
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
-def assemble(P, s, m, maps, z):
-    """z (3, m): the pre-activations of columns s .. s + m where the units before have the given maps."""
-    for t in range(3):
-        for q in range(m):
-            z[t, q] = P[t, s + q]
+@kernel
+def padded(m):
+    """M rounded up to whole vectors."""
+    return (m + LANES - 1) // LANES * LANES
+
+
+@kernel_fast
+def assemble(P, s, m, maps, one, u, v):
+    """One + u s + v t: the pre-activations of columns s .. s + m where the units before have the given maps."""
+    for q in range(m):
+        one[q] = P[0, s + q]
+        u[q] = P[1, s + q]
+        v[q] = P[2, s + q]
     for k in range(maps.shape[0]):
         a, b, c = maps[k, 0], maps[k, 1], maps[k, 2]
         if a != 0.0 or b != 0.0 or c != 0.0:
-            row = P[3 + k]
+            row = P[3 + k, s : s + m]
             for q in range(m):
-                w = row[s + q]
-                z[0, q] += a * w
-                z[1, q] += b * w
-                z[2, q] += c * w
+                one[q] += a * row[q]
+                u[q] += b * row[q]
+                v[q] += c * row[q]
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
-def extremes(z, m, x, y, first, last, low, high):
+@kernel_fast
+def extremes(one, u, v, m, x, y, first, last, low, high):
     """Smallest and largest value of each of m affine functions at the corners first .. last."""
     for q in range(m):
-        low[q] = np.inf
-        high[q] = -np.inf
-    for v in range(first, last):
-        X, Y = x[v], y[v]
+        low[q] = high[q] = one[q] + u[q] * x[first] + v[q] * y[first]
+    for i in range(first + 1, last):
+        X, Y = x[i], y[i]
         for q in range(m):
-            value = z[0, q] + z[1, q] * X + z[2, q] * Y
+            value = one[q] + u[q] * X + v[q] * Y
             low[q] = min(low[q], value)
             high[q] = max(high[q], value)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def classify(low, high, eps, m, listed, on):
     """Fill `listed` with the units that change or touch zero on a cell, `on` with those that are positive on it."""
     count = 0
@@ -79,7 +92,7 @@ def classify(low, high, eps, m, listed, on):
     return count
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def halve(X, Y, E, a, p, g, n, value, label):
     """Cut the convex polygon in rows a .. a + n where `value` changes sign; the parts go to rows p .. and g ... .
 
@@ -104,7 +117,7 @@ def halve(X, Y, E, a, p, g, n, value, label):
     return i - p, j - g
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def bundle(E, a, n, value, unit, bundles, count):
     """Note on every side along which `value` vanishes that `unit` may change there too."""
     for v in range(n):
@@ -118,7 +131,7 @@ def bundle(E, a, n, value, unit, bundles, count):
     return bundles, count
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def evaluate(one, s, t, X, Y, a, n, eps, value):
     """Values of one unit at n corners, those within rounding set to zero: 1 if some are positive, + 2 if negative."""
     found = 0
@@ -134,7 +147,7 @@ def evaluate(one, s, t, X, Y, a, n, eps, value):
     return found
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def scratch(k):
     """Work space for cutting one cell by k units: polygons, and on the stack of them slot, size, next unit, signs."""
     room = (k + 3) * MAX_SIDES
@@ -142,7 +155,7 @@ def scratch(k):
     return np.empty(room), np.empty(room), np.empty(room, np.int32), slot, size, at, np.empty((k + 3, k + 1), np.uint8)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def cut(z, listed, k, eps, ids, work, value, found, bundles, nb):
     """Cut the polygon in the work space's first slot by the k listed units, depth first.
 

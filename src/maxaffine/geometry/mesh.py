@@ -3,11 +3,11 @@
 import numpy as np
 from numba import njit
 
-from maxaffine.geometry.kernels import BUNDLE, grown
+from maxaffine.geometry.kernels import BUNDLE, grown, kernel
 from maxaffine.geometry.topology import changes, corners_of, inner, joined, numbered, owners, twins
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def merged(cell, twin, hidden, cells):
     """Number of the merged cell of each cell, and how many there are."""
     parent = np.arange(cells)
@@ -17,7 +17,7 @@ def merged(cell, twin, hidden, cells):
     return numbered(parent)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def stepped(after, twin, hidden):
     """Following half-edge with the hidden ones walked around."""
     new = after.copy()
@@ -30,7 +30,7 @@ def stepped(after, twin, hidden):
     return new
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def straight(e, cell, group, after, twin, hidden, corner, count):
     """Which vertices only continue one edge: two edges meet there, between the same two cells or on one side."""
     degree = np.zeros(count, np.int64)
@@ -51,7 +51,7 @@ def straight(e, cell, group, after, twin, hidden, corner, count):
     return found
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def compact(corner, x, y, dropped, count):
     """Vertices (V, 2) without the dropped ones, and their new numbers (-1: dropped)."""
     number, kept = np.full(count, -1, np.int64), 0
@@ -67,7 +67,7 @@ def compact(corner, x, y, dropped, count):
     return points[:kept].copy(), number
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def firsts(cell, group, groups, hidden, corner, number):
     """For every merged cell a half-edge that begins at a kept vertex, and one of its unmerged cells."""
     start, member = np.full(groups, -1, np.int64), np.full(groups, -1, np.int64)
@@ -78,7 +78,7 @@ def firsts(cell, group, groups, hidden, corner, number):
     return start, member
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def loops(start, cell, group, after, twin, corner, number):
     """Cells as cycles of vertices, and every edge once: from the cell with the lower number, or the only one.
 
@@ -110,7 +110,7 @@ def loops(start, cell, group, after, twin, corner, number):
     return offsets, indices[:at].copy(), edges[:count].copy(), neighbours[:count].copy(), source[:count].copy()
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def edge_changes(source, e, cell, twin, bits, last, left, right):
     """(offsets, units): the reduced units that change across each edge; of a tournament its last unit."""
     offsets, units = np.zeros(len(source) + 1, np.int64), np.empty(len(source) + 16, np.int64)

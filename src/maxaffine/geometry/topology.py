@@ -9,13 +9,13 @@ units vanish on one side ("bundle") the subsets of them are tried.
 import numpy as np
 from numba import njit
 
-from maxaffine.geometry.kernels import BUNDLE, hashed
+from maxaffine.geometry.kernels import BUNDLE, hashed, kernel
 
 OUTSIDE, LOST = -1, -2
 MOST = 16  # units that may coincide on one side besides the first
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def owners(off):
     """Cell and following half-edge of every half-edge."""
     cell, after = np.empty(off[-1], np.int64), np.empty(off[-1], np.int64)
@@ -26,7 +26,7 @@ def owners(off):
     return cell, after
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def primary(label, bundles):
     """The unit that cut along a side first."""
     while label >= BUNDLE:
@@ -34,14 +34,14 @@ def primary(label, bundles):
     return label
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def slot_of(h, unit, size):
     """Where the search for a side begins."""
     mixed = (h ^ (np.uint64(unit + 1) * np.uint64(0x9E3779B97F4A7C15))) * np.uint64(0xD6E8FEB86659FD93)
     return np.int64((mixed >> np.uint64(32)) & np.uint64(size - 1))
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def enter(e, cell, h, bundles):
     """Hash table of all half-edges that are not on the domain's border, by (hash of the cell, unit)."""
     size = 16
@@ -57,7 +57,7 @@ def enter(e, cell, h, bundles):
     return table
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def find(table, key, unit, e, cell, h, bundles):
     """The half-edge of the cell with that hash along that unit, or -1."""
     at = slot_of(key, unit, len(table))
@@ -69,7 +69,7 @@ def find(table, key, unit, e, cell, h, bundles):
     return -1
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def find_bundle(table, i, e, cell, h, bundles):
     """The same where further units vanish along the side: any of them may change, too."""
     extra, count, label = np.empty(MOST, np.uint64), 0, e[i]
@@ -89,7 +89,7 @@ def find_bundle(table, i, e, cell, h, bundles):
     return LOST
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def twins(e, cell, h, bundles):
     """The other half of every half-edge: OUTSIDE on the domain's border, LOST where there is none."""
     table = enter(e, cell, h, bundles)
@@ -108,7 +108,7 @@ def twins(e, cell, h, bundles):
     return twin
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def root_of(parent, i):
     """Representative of i, with path halving."""
     while parent[i] != i:
@@ -117,7 +117,7 @@ def root_of(parent, i):
     return i
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def joined(parent, i, j):
     """Put i and j into one class, the smaller number represents it."""
     a, b = root_of(parent, i), root_of(parent, j)
@@ -127,7 +127,7 @@ def joined(parent, i, j):
         parent[a] = b
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def numbered(parent):
     """Class numbers 0, 1, ... in the order of their representatives."""
     number, count = np.empty(len(parent), np.int64), 0
@@ -140,7 +140,7 @@ def numbered(parent):
     return number, count
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def corners_of(after, twin):
     """Vertex number of the origin of every half-edge, and how many there are."""
     parent = np.arange(len(after))
@@ -152,7 +152,7 @@ def corners_of(after, twin):
     return numbered(parent)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def winner(bits, c, unit, left, right):
     """Who wins the tournament whose last unit is given: -1 - candidate."""
     while unit >= 0:
@@ -171,7 +171,7 @@ def winners(bits, last, left, right):
     return found
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def changes(bits, a, b, last, left, right, units):
     """Fill `units` with those that differ between cells a and b; a tournament counts once, if its winner differs."""
     count = 0
@@ -194,7 +194,7 @@ def changes(bits, a, b, last, left, right, units):
     return count
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def inner(cell, twin, bits, last, left, right):
     """Which half-edges separate two cells of one code: both halves of walls inside a tournament."""
     hidden, units = np.zeros(len(cell), np.bool_), np.empty(64, np.int64)
