@@ -1,3 +1,4 @@
+# pyright: reportArgumentType=false, reportReturnType=false
 """Finding the cells of a ReluNet in a polygon: the work, cut into independent tasks, and the arrays that come back."""
 
 from collections.abc import Callable, Iterable, Iterator
@@ -113,7 +114,7 @@ def _started(job: Job, wanted: int) -> tuple[int, Store]:
     table = np.empty((0, 2), np.int32)
     while level < last and len(store.h) < wanted:
         new, table, count, failure = advance(job.arrays(), level, tuple(store), job.eps, job.strict, table, 0)
-        _check(job, failure)
+        _check(failure)
         if count:  # a bundle's number would have to be known in every task: leave the work in one piece
             return 0, job.root()
         level, store = level + 1, Store(*new)
@@ -140,7 +141,7 @@ def _run(
         found, table, failure = explore(arrays, level, tuple(piece), job.eps, job.strict, limit, LEAF, CULLED, SHRUNK)
         if failure == -3:
             raise stopped(limit)
-        _check(job, failure)
+        _check(failure)
         return Soup(*found), table
 
     numbers = range(len(tasks))
@@ -160,9 +161,15 @@ def _run(
 def taken(store: Store, first: int, last: int) -> Store:
     """Cells first .. last of a store."""
     a, b = store.off[first], store.off[last]
-    x, y, e = (v[a:b].copy() for v in store[:3])
-    M, bits, h = (v[first:last].copy() for v in store[4:])
-    return Store(x, y, e, store.off[first : last + 1] - a, M, bits, h)
+    return Store(
+        store.x[a:b].copy(),
+        store.y[a:b].copy(),
+        store.e[a:b].copy(),
+        store.off[first : last + 1] - a,
+        store.M[first:last].copy(),
+        store.bits[first:last].copy(),
+        store.h[first:last].copy(),
+    )
 
 
 def joined(soups: list[Soup], tables: list[NDArray[np.int32]]) -> tuple[Soup, NDArray[np.int32]]:
@@ -180,7 +187,7 @@ def joined(soups: list[Soup], tables: list[NDArray[np.int32]]) -> tuple[Soup, ND
     return Soup(off=off, **merged), np.concatenate(tables)
 
 
-def _check(job: Job, failure: int) -> None:
+def _check(failure: int) -> None:
     if failure >= 0:
         raise Vanishing(failure)
     if failure == -2:

@@ -1,3 +1,4 @@
+# pyright: reportGeneralTypeIssues=false
 """Compiled: the cells of one convex polygon, depth first in groups of neighbouring cells."""
 
 import numpy as np
@@ -105,14 +106,9 @@ def cull(net, level, store, box, eps):
 def noisy(z, m, low, high, eps, strict, ids):
     """First strict unit that vanishes identically on a cell, but only up to rounding, or -1."""
     for q in range(m):
-        if (
-            strict[ids[q]]
-            and high[q] <= eps[q]
-            and low[q] >= -eps[q]
-            and (z[0, q] != 0.0 or z[1, q] != 0.0 or z[2, q] != 0.0)
-        ):
-            if abs(z[1, q]) + abs(z[2, q]) <= FLAT * eps[q]:
-                return q
+        zero = high[q] <= eps[q] and low[q] >= -eps[q] and abs(z[1, q]) + abs(z[2, q]) <= FLAT * eps[q]
+        if zero and strict[ids[q]] and (z[0, q] != 0.0 or z[1, q] != 0.0 or z[2, q] != 0.0):
+            return q
     return -1
 
 

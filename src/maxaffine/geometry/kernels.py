@@ -7,17 +7,15 @@ a bundle of units >= U, or -1 - i for side i of the domain), off (C + 1), M (C, 
 so far, bits (C, W) of the units that are on, and h (C,) the exclusive or of the hashes of the units that are on.
 """
 
+from typing import Any
+
 import numpy as np
 from numba import njit
 
-FAST = {"nsz", "contract", "reassoc", "arcp"}
-ENTRY = {"nogil": True, "cache": True}
-INNER = {
-    **ENTRY,
-    "no_cpython_wrapper": True,
-    "no_cfunc_wrapper": True,
-}  # called by kernels only: compiles in half the time
-kernel, kernel_fast = njit(**INNER), njit(**INNER, fastmath=FAST)
+# Kernels that only kernels call need no wrappers, which halves their compilation.
+INNER: Any = {"nogil": True, "cache": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+kernel: Any = njit(**INNER)
+kernel_fast: Any = njit(**INNER, fastmath={"nsz", "contract", "reassoc", "arcp"})  # values are finite, sums may reorder
 BUNDLE = 1 << 28  # labels from here on are rows of the table of bundles
 MAX_SIDES = 500  # of one cell
 LANES = 32  # loops over units run to a multiple of it, all in vector registers: P has that many columns to spare

@@ -28,7 +28,7 @@ class UnitLists(Sequence[tuple[tuple[str, int], ...]]):
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    def __getitem__(self, i: int) -> tuple[tuple[str, int], ...]:  # type: ignore[override]
+    def __getitem__(self, i: int) -> tuple[tuple[str, int], ...]:
         i = range(len(self))[i]
         rows = slice(self.offsets[i], self.offsets[i + 1])
         pairs = dict.fromkeys(zip(self.operators[rows].tolist(), self.units[rows].tolist(), strict=True))
@@ -74,7 +74,7 @@ class PlanePartition:
     """The cells of a network on the plane x = origin + s u + t v, inside a convex polygon.
 
     vertices: (V, 2) in (s, t). offsets (F + 1,), indices: the corners of each cell, counter-clockwise. edges: (E, 2)
-    vertices. neighbours: (E, 2) the cells on the left and right of each edge, -1 outside. A: (F, *out, 2), b: (F, *out):
+    vertices. neighbours: (E, 2) the cells on the left and right of each edge, -1 outside. A (F, *out, 2), b (F, *out):
     f = b + A (s, t) on the cell. All float64 and int64. Cells are the classes of the code: neighbours differ in it.
     Source: Humayun et al. 2023, arXiv 2302.12828 (partitions of slices); Sotoudeh & Thakur 2021 (SyReNN).
 

@@ -25,10 +25,11 @@ class ReluNet:
 
     A: (U + O, 3) against (1, s, t). V: (U + O, U), strictly lower triangular by levels. levels: (L + 1,) first unit of
     each level. magnitude: (U,) sum of the absolute terms of z, the measure of its rounding. operator, unit: (U,) whose
-    piece changes where z_k changes sign. left, right: (U,) for a unit of a tournament what stands on either side: a
-    unit of the tournament (>= 0) or candidate r (-1 - r). last: (U,) the unit whose winner is the maximum (or the
-    candidate that wins anyway), outside of tournaments the unit itself. roots: (T, 3) operator, unit and last unit of
-    each open tournament. kind: (U,) ELEMENTWISE, PAIR (max of two tensors) or TOURNAMENT. base: for every operator the piece of each of its units where all its reduced units are off.
+    piece changes where z_k changes sign. kind: (U,) ELEMENTWISE, PAIR (a maximum of two tensors) or TOURNAMENT. left,
+    right: (U,) for a unit of a tournament what meets there: a unit of the tournament (>= 0) or candidate r (-1 - r).
+    last: (U,) the unit whose winner is the maximum (or the candidate that wins anyway), outside of tournaments the unit
+    itself. roots: (T, 3) operator, unit and last unit of each open tournament. base: for every operator the piece of
+    each of its units where all its reduced units are off.
     """
 
     A: Floats
