@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -44,6 +43,10 @@ def line_of(spline: ma.Spline, x0: Tensor, x1: Tensor) -> LinePartition:
     return partition_segments(spline, [Segment(x0, x1)])[0]
 
 
+def splined(model: nn.Module, dim: int) -> ma.Spline:
+    return ma.Spline(model, torch.zeros(1, dim, dtype=torch.float64))
+
+
 # The laws of one partition.
 
 
@@ -79,6 +82,15 @@ def assert_codes(line: LinePartition, spline: ma.Spline) -> None:
         names = [o.name for o in spline.operators]
         moved = [(n, i) for n in names for i in (before[n] != after[n]).flatten().nonzero().flatten().tolist()]
         assert list(units) == moved != []
+
+
+def assert_codes_where_units_are_not_noise(line: LinePartition, spline: ma.Spline) -> None:
+    """For ReLU networks with equal functions inside: units that are zero up to rounding are off."""
+    ends = ends_of(line)
+    x = line.segment.embed(torch.tensor((ends[1:] + ends[:-1]) / 2))
+    for operator in spline.operators:
+        z = spline.at(x, output=operator.name)(x)
+        assert bool(((z > 1e-12 * z.abs().max()) == line.codes[operator.name].bool()).all())
 
 
 def assert_maps(line: LinePartition, spline: ma.Spline, truth: Truth) -> None:
@@ -137,7 +149,7 @@ def test_dense_sampling(name: str) -> None:
 
 
 @given(networks())
-@settings(max_examples=25)
+@settings(max_examples=12)
 def test_laws_on_a_drawn_network(drawn: Drawn) -> None:
     x = 2 * torch.randn(2, *drawn.shape, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
     spline = ma.Spline(drawn.model, x[:1])
@@ -160,7 +172,7 @@ def test_an_operator_of_the_user() -> None:
 @pytest.mark.parametrize("name", ["mlp", "cnn", "time_major", "folded", "two_live", "ramp_softshrink", "gated"])
 def test_many_segments_and_small_chunks_change_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     spline, _ = captured(name)
-    x = 3 * inputs_of(BY_NAME[name], 8)
+    x = inputs_of(BY_NAME[name], 4)
     segments = [Segment(a, b) for a, b in zip(x[::2], x[1::2], strict=True)]
     together = partition_segments(spline, segments)
     for line, segment in zip(together, segments, strict=True):
@@ -208,20 +220,18 @@ def test_a_network_without_operators_is_one_piece() -> None:
     assert_maps(line, spline, truth)
 
 
-@pytest.mark.parametrize(("depth", "width"), [(1, 96), (2, 48), (3, 32), (6, 16)])
+@pytest.mark.parametrize(("depth", "width"), [(1, 96), (3, 32), (6, 16)])
 def test_the_density_of_knots_does_not_depend_on_depth(depth: int, width: int) -> None:
     """About half of 96 units bend between two Gaussian points, however they are stacked (Goujon et al. 2022)."""
-    counts = []
-    for seed in range(4):
-        torch.manual_seed(seed)
-        sizes = [20] + [width] * depth
-        linear = [nn.Linear(i, o) for i, o in pairwise(sizes)]
+    linear = [nn.Linear(i, o).double() for i, o in pairwise([20] + [width] * depth)]
+    spline = splined(nn.Sequential(*(m for layer in linear for m in (layer, nn.ReLU()))), 20)
+    generator, counts = torch.Generator().manual_seed(0), []
+    for _ in range(5):
         for layer in linear:
-            nn.init.kaiming_normal_(layer.weight)
+            nn.init.kaiming_normal_(layer.weight, generator=generator)
             nn.init.zeros_(layer.bias)
-        net = nn.Sequential(*(m for layer in linear for m in (layer, nn.ReLU()))).double()
-        x = torch.randn(60, 20, dtype=torch.float64)
-        lines = partition_segments(ma.Spline(net, x[:1]), [Segment(a, b) for a, b in zip(x[::2], x[1::2], strict=True)])
+        x = torch.randn(60, 20, generator=generator, dtype=torch.float64)
+        lines = partition_segments(spline, [Segment(a, b) for a, b in zip(x[::2], x[1::2], strict=True)])
         counts += [len(line.knots) for line in lines]
     assert abs(np.mean(counts) - 48) < 7
 
@@ -399,10 +409,6 @@ def plain(weight: list[list[float]], bias: list[float]) -> nn.Sequential:
     return nn.Sequential(first, nn.ReLU(), last)
 
 
-def splined(model: nn.Module, dim: int) -> ma.Spline:
-    return ma.Spline(model, torch.zeros(1, dim, dtype=torch.float64))
-
-
 def vector(*values: float) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
@@ -497,14 +503,20 @@ def test_a_segment_inside_a_wall_is_refused() -> None:
             assert bool((line.codes["1"][:, unit] == (side > 0)).all())
 
 
-def test_equal_candidates_computed_in_two_ways_are_refused() -> None:
+def test_equal_candidates_computed_in_two_ways_are_a_tie() -> None:
+    """float64 finds noise between them, everywhere: the lowest index wins, and nothing changes."""
+
     def tie(m: Of, x: Tensor) -> Tensor:
         h = m.a(x)
-        return torch.maximum(h * 0.1 + h * 0.2, h * 0.3)
+        return torch.maximum(h * 0.1 + h * 0.7, h * 0.8) + torch.relu(torch.stack((h, h - h * 0.1 - h * 0.9), 1)).sum(1)
 
     torch.manual_seed(0)
-    with pytest.raises(ma.errors.DegenerateSliceError, match=r"unit . of operator 'maximum'"):
-        line_of(splined(Of(tie, a=nn.Linear(3, 3)).double(), 3), vector(-1, 0, 2), vector(1, 3, 1))
+    spline = splined(Of(tie, a=nn.Linear(3, 5)).double(), 3)
+    line = line_of(spline, vector(-1, 0, 2), vector(1, 3, -1))
+    assert {name for units in line.units for name, _ in units} == {"relu"}
+    assert not line.codes["maximum"].any() and not line.codes["relu"][:, 1].any()
+    assert_knots(line)
+    assert_maps(line, spline, lambda z: spline(z).detach())
 
 
 @pytest.mark.parametrize("tiny", [1e-9, 1e-14, 1e-40])
@@ -587,7 +599,12 @@ def test_real_networks(net) -> None:
         module, example = net.module(net.file), net.inputs(1)
         spline = ma.Spline(module, example.to(next(module.parameters()).dtype))
     x, wide = net.inputs(4).double(), spline.to(torch.float64)
-    share = 1.0 if math.prod(spline.in_shape) < 1000 else 0.05  # of the way between two inputs
+    share = min(1.0, 400 / sum(o.units for o in spline.operators))  # of the way between two inputs
     line = line_of(spline, x[1], x[1] + share * (x[2] - x[1]))
-    assert len(line) > 20
-    assert_laws(line, wide, lambda z: wide(z).detach(), 200)
+    assert len(line) >= 8
+    if net.name.startswith("tll"):
+        assert_knots(line)
+        assert_codes_where_units_are_not_noise(line, wide)
+        assert_maps(line, wide, lambda z: wide(z).detach())
+    else:
+        assert_laws(line, wide, lambda z: wide(z).detach(), 200)

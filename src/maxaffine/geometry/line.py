@@ -13,7 +13,8 @@ from torch import Tensor
 
 from maxaffine.code import Code, Units
 from maxaffine.errors import InputError
-from maxaffine.geometry.line_cut import Pieces, Walk
+from maxaffine.geometry.line_cut import Walk
+from maxaffine.geometry.line_network import Pieces
 from maxaffine.slice import Segment
 from maxaffine.spline import Spline
 
@@ -99,9 +100,10 @@ def partition_segments(spline: Spline, segments: Sequence[Segment]) -> list[Line
     """The exact partition of every segment, in float64; segments are walked together, in chunks that fit in memory.
 
     A unit is zero (or two candidates are equal) along a stretch when value and derivative in tau are below 1e-12 of
-    its scale, the largest entry of the operand: exact zeros (dead units, zero rows, copies) are piece 0 or the lowest
-    index there, what is zero up to rounding is refused. Knots whose distance is below rounding (1e-13 of that scale,
-    over the speed of the unit) are one knot; a unit that reaches a wall without crossing it makes none.
+    its scale, the largest entry of the operand (for units with tiny weights: of what they are at random inputs). If it
+    vanishes in the whole region around (dead units, zero rows, equal candidates) its code is that of a tie, piece 0 or
+    the lowest index; if only on the segment, that lies inside a wall and is refused. Knots whose distance is below
+    rounding (1e-13 of that scale, over the speed of the unit) are one; a unit that only touches a wall makes none.
 
     Raises DegenerateSliceError naming operator and unit when a segment lies inside a wall, NotPiecewiseAffineError,
     and InputError for a segment that does not fit the spline or is shorter than what float64 can resolve.
