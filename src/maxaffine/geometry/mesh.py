@@ -118,7 +118,7 @@ def edge_changes(source, e, cell, twin, bits, last, left, right):
     for k in range(len(source)):
         i = source[k]
         if twin[i] >= 0:
-            if e[i] < BUNDLE and last[e[i]] == e[i] and left[e[i]] == -1:
+            if e[i] < BUNDLE and e[twin[i]] < BUNDLE and last[e[i]] == e[i]:
                 some[0], count = e[i], 1
             else:
                 count = changes(bits, cell[i], cell[twin[i]], last, left, right, some)
