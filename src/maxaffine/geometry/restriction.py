@@ -17,6 +17,7 @@ from torch import Tensor
 
 from maxaffine.errors import InputError
 from maxaffine.geometry.relunet import PAIR, ReluNet, Units
+from maxaffine.geometry.rows import Rows, spread
 from maxaffine.geometry.tournament import play
 from maxaffine.operators.elementwise import Elementwise
 from maxaffine.operators.maximum import Pair, Windows
@@ -36,7 +37,7 @@ def restrict(plan: Plan, tensors: Sequence[Tensor], embedding: Tensor, corners: 
     units = Units(torch.cat([torch.ones(len(corners), 1, dtype=torch.float64), corners], 1))
     device = embedding.device
     shared = plan.constants(tensors, 1, torch.float64, device)
-    env: dict[int, Tensor] = {plan.start: embedding}
+    env: dict[int, Rows] = {plan.start: Rows(embedding)}
     last = _last_use(plan)
     for link in affine_links(plan, shared):
         if isinstance(link, AffineLink):
@@ -45,7 +46,7 @@ def restrict(plan: Plan, tensors: Sequence[Tensor], embedding: Tensor, corners: 
             env[link.out] = _spline(plan, link, env, shared, units)
         for slot in last.get(link.out, ()):
             env.pop(slot, None)
-    return _net(units, env[plan.ends[0]].reshape(len(env[plan.ends[0]]), -1))
+    return _net(units, env[plan.ends[0]].full().flatten(1))
 
 
 def _net(units: Units, out: Tensor) -> ReluNet:
@@ -83,45 +84,60 @@ def _last_use(plan: Plan) -> dict[int, list[int]]:
     return dead
 
 
-def _affine(
-    plan: Plan, tensors: Sequence[Tensor], link: AffineLink, env: dict[int, Tensor], shared: list[Any]
-) -> Tensor:
+def _affine(plan: Plan, tensors: Sequence[Tensor], link: AffineLink, env: dict[int, Rows], shared: list[Any]) -> Rows:
     """The affine operation on the constant row, its linear part on the others."""
     slots = [slot for _, slot in link.step.live]
-    count = max(len(env[slot]) for slot in slots)
+    into, out = layout_of(plan, slots[0]), layout_of(plan, link.out)
+    single = env[slots[0]] if len(slots) == 1 and into.plain and out.plain and not link.per_row else None
+    tail = None
+    if single is not None and len(single.places):
+        args = link.step.arguments(_with(shared, slots[0]), 1, torch.float64, single.dense.device)
+        args = [link.overrides.get(i, a) for i, a in enumerate(args)]
+        tail = spread(link.step.node.op, single, args, out.unit_shape(plan.graph.nodes[link.out].shape))
+    count = max(len(env[slot]) for slot in slots) if tail is None else len(env[slots[0]].dense)
     found = []
     for rows, linear in ((slice(0, 1), False), (slice(1, count), True)):
         n = rows.stop - rows.start
-        full = plan.constants(tensors, n, torch.float64, env[slots[0]].device, shared)
+        full = plan.constants(tensors, n, torch.float64, env[slots[0]].dense.device, shared)
         for slot in slots:
-            full[slot] = layout_of(plan, slot).from_rows(_padded(env[slot], count)[rows])
-        out = link.forward(full, n, torch.float64, env[slots[0]].device, linear)
-        found.append(layout_of(plan, link.out).to_rows(out))
-    return torch.cat(found)
+            value = env[slot].dense if tail is not None else env[slot].full(count)
+            full[slot] = layout_of(plan, slot).from_rows(value[rows])
+        found.append(out.to_rows(link.forward(full, n, torch.float64, env[slots[0]].dense.device, linear)))
+    if isinstance(tail, Rows):
+        return Rows(torch.cat(found), tail.places, tail.values)
+    return Rows(torch.cat(found if tail is None else [*found, tail]))
+
+
+def _with(shared: list[Any], slot: int) -> list[Any]:
+    known = list(shared)
+    known[slot] = torch.zeros(())
+    return known
 
 
 def _padded(rows: Tensor, count: int) -> Tensor:
     return rows if len(rows) == count else torch.cat([rows, rows.new_zeros(count - len(rows), *rows.shape[1:])])
 
 
-def _spline(plan: Plan, step: Step, env: dict[int, Tensor], shared: list[Any], units: Units) -> Tensor:
+def _spline(plan: Plan, step: Step, env: dict[int, Rows], shared: list[Any], units: Units) -> Rows:
     known = list(shared)
     for _, slot in step.live:
-        known[slot] = layout_of(plan, slot).from_rows(env[slot][:1])
+        known[slot] = layout_of(plan, slot).from_rows(env[slot].dense[:1])
     arguments = step.arguments(known, 1, torch.float64, torch.device("cpu"))
     operator = operator_of(plan, step, arguments)
     live = {place[0]: slot for place, slot in step.live}
     shape = layout_of(plan, step.out).unit_shape(step.node.shape)
     if isinstance(operator, Elementwise):
-        return _elementwise(plan, step, operator, env[live[0]], units).unflatten(1, shape)
+        out = _elementwise(plan, step, operator, env[live[0]].full().flatten(1), units)
+        return Rows(out.dense.unflatten(1, shape), out.places, out.values)
     if isinstance(operator, Pair):
         count = max(len(env[slot]) for slot in live.values())
-        sides = [_side(plan, step, arguments[i], env.get(live.get(i, -1)), count) for i in range(operand_count(step))]
-        return _pair(step, operator, *sides, units=units).unflatten(1, shape)
+        operands = [env[live[i]].full() if i in live else None for i in range(operand_count(step))]
+        sides = [_side(plan, step, arguments[i], rows, count) for i, rows in enumerate(operands)]
+        return Rows(_pair(step, operator, *sides, units=units).unflatten(1, shape))
     if isinstance(operator, Windows):
         index, inside = _candidates(plan, step, live[0], operator)
-        best = play(units, step.operator, operator.sign * env[live[0]].flatten(1), index, inside)
-        return (operator.sign * best).unflatten(1, shape)
+        best = play(units, step.operator, operator.sign * env[live[0]].full().flatten(1), index, inside)
+        return Rows((operator.sign * best).unflatten(1, shape))
     raise InputError(
         f"{step.node.label}: the operator {operator.name!r} is registered without knots and slopes, so it cannot be "
         "cut on a plane; declare it with maxaffine.declare(knots, slopes)"
@@ -144,7 +160,7 @@ def _levels(plan: Plan, step: Step, levels: Sequence[Level]) -> Tensor:
     return torch.stack([layout.to_rows(v).flatten() for v in spread])
 
 
-def _elementwise(plan: Plan, step: Step, operator: Elementwise, rows: Tensor, units: Units) -> Tensor:
+def _elementwise(plan: Plan, step: Step, operator: Elementwise, rows: Tensor, units: Units) -> Rows:
     rows = rows.flatten(1)
     knots, slopes, offsets = (_levels(plan, step, v) for v in (operator.knots, operator.slopes, operator.offsets))
     low, high = units.enclosure.bounds(rows)
@@ -154,12 +170,12 @@ def _elementwise(plan: Plan, step: Step, operator: Elementwise, rows: Tensor, un
     place, unit = can.nonzero(as_tuple=True)
     operands = rows[:, unit].clone()
     operands[0] -= knots[place, unit]
-    numbers = units.add(operands, step.operator, unit)
-    out = torch.zeros(3 + units.count, rows.shape[1], dtype=torch.float64)
-    out[: len(rows)] = rows * slopes.gather(0, first[None])
-    out[0] += offsets.gather(0, first[None])[0]
-    out[3 + numbers, unit] = (slopes[1:] - slopes[:-1])[place, unit]
-    return out
+    before = units.count
+    units.add(operands, step.operator, unit)
+    dense = torch.zeros(3 + before, rows.shape[1], dtype=torch.float64)
+    dense[: len(rows)] = rows * slopes.gather(0, first[None])
+    dense[0] += offsets.gather(0, first[None])[0]
+    return Rows(dense, unit, (slopes[1:] - slopes[:-1])[place, unit])
 
 
 def _pair(step: Step, operator: Pair, a: Tensor, b: Tensor, units: Units) -> Tensor:
