@@ -132,8 +132,11 @@ def crossings(cell: Cell, form: Form) -> list[Point]:
     return found
 
 
-def assert_same(wanted: ExactPlane, found: Any) -> None:
-    """A partition is the exact one: cells by code, their areas, corners, maps, neighbours and what changes there."""
+def assert_same(wanted: ExactPlane, found: Any, blur: float = 1e-9) -> None:
+    """A partition is the exact one: cells by code, their areas, corners, maps, neighbours and what changes there.
+
+    blur: how far off a corner may be, more than rounding only where lines cross at a small angle.
+    """
     names = {i: k for k, i in enumerate(wanted.codes.ids())}
     ids = found.codes[:].ids()
     assert len(found) == len(set(ids)) == len(names), f"{len(found)} cells with {len(set(ids))} codes, not {len(names)}"
@@ -146,7 +149,7 @@ def assert_same(wanted: ExactPlane, found: Any) -> None:
         here, there = corners(found, k), corners(wanted, cell)
         assert len(here) == len(there), f"a cell has {len(here)} corners, not {len(there)}"
         first = int(np.abs(here - there[0]).sum(1).argmin())
-        close(np.roll(here, -first, 0), there, 1.0)
+        close(np.roll(here, -first, 0), there, blur / 1e-9)
     assert len(found.vertices) == len(wanted.vertices) and len(found.edges) == len(wanted.edges)
     assert edges_of(found, [int(c) for c in order]) == edges_of(wanted, list(range(len(wanted))))
 

@@ -24,18 +24,28 @@ ROUNDING = 1e-12  # of the coordinates of a vertex, across the line that it lies
 CHUNK = 2**26  # bytes of codes or activations held at once
 
 
-def check_all(spline: ma.Spline, plane: Any, points: int = 10_000, general: bool = False) -> None:
-    """Every law; general: elementwise operators in general position, where the number of sides is known."""
+def check_all(
+    spline: ma.Spline,
+    plane: Any,
+    points: int = 10_000,
+    general: bool = False,
+    edges: int = 300,
+    cells: int | None = None,
+) -> None:
+    """Every law; general: elementwise operators in general position, where the number of sides is known.
+
+    points: samples of the domain. edges: on how many the walls are looked at. cells: on how many the network is run.
+    """
     assert_shapes(spline, plane)
     assert_areas(plane)
     assert_euler(plane)
     assert_cells(plane)
     assert_edges(plane)
-    assert_codes(spline, plane)
+    assert_codes(spline, plane, cells=cells)
     assert_edge_units(spline, plane)
-    assert_walls(spline, plane)
+    assert_walls(spline, plane, edges)
     assert_vertex_units(plane)
-    assert_maps(spline, plane)
+    assert_maps(spline, plane, cells=cells)
     assert_continuous(plane)
     assert_sampled(spline, plane, points)
     if general:
@@ -65,9 +75,7 @@ def cross(a: Floats, b: Floats) -> Floats:
 
 def at_cells(plane: Any, cells: Ints, points: Floats) -> Floats:
     """b + A (s, t) of the given cells at the given points (n, *out)."""
-    n = len(cells)
-    values = np.einsum("noi,ni->no", plane.A[cells].reshape(n, -1, 2), points) + plane.b[cells].reshape(n, -1)
-    return values.reshape(n, *plane.b.shape[1:])
+    return np.einsum("n...i,ni->n...", plane.A[cells], points) + plane.b[cells]
 
 
 def step_of(spline: ma.Spline) -> int:
@@ -100,6 +108,8 @@ def varying(spline: ma.Spline, plane: Any) -> Varying:
         low = [torch.minimum(a, p.amin(0)) for a, p in zip(low or [p[0] for p in parts], parts, strict=True)]
         high = [torch.maximum(a, p.amax(0)) for a, p in zip(high or [p[0] for p in parts], parts, strict=True)]
     kept = [(a != b).nonzero().flatten() for a, b in zip(low, high, strict=True)]
+    if not kept:
+        return Varying(np.zeros((len(plane), 0), np.int32), np.zeros(0, np.int64), np.zeros(0, np.int64))
     rows = []
     for first in range(0, len(plane), step):
         parts = flat_codes(plane.codes[first : first + step])
@@ -283,7 +293,7 @@ def wall_to(walls: Walls, mine: Tensor, other: Tensor) -> Tensor:
     return walls.values.gather(0, row[None])[0]
 
 
-def assert_walls(spline: ma.Spline, plane: Any, edges: int = 2000) -> None:
+def assert_walls(spline: ma.Spline, plane: Any, edges: int = 300) -> None:
     """At both ends and in the middle of an edge the walls of its units are zero, seen from either cell."""
     inner = (plane.neighbours >= 0).all(1).nonzero()[0]
     if len(inner) > edges:
@@ -303,6 +313,16 @@ def assert_walls(spline: ma.Spline, plane: Any, edges: int = 2000) -> None:
                     height = wall_to(wall, mine, other)[mine != other]
                     high = float(height.max()) if height.numel() else 0.0
                     assert high <= TOLERANCE * wall.scale, f"{name}: a wall is {high:.3g} on its edge"
+
+
+def vanishes_somewhere(spline: ma.Spline, slice_: ma.Plane, points: int = 3000) -> bool:
+    """Whether a wall is zero at one of some random points of the domain: then it is zero on a whole cell."""
+    for part in torch.as_tensor(uniform(slice_.corners, points)).split(max(1, step_of(spline) // 8)):
+        x = slice_.embed(part)
+        walls = walls_at(spline, x, x).values()
+        if any(bool((wall.values <= ROUNDING * wall.scale).any()) for wall in walls):
+            return True
+    return False
 
 
 def assert_vertex_units(plane: Any) -> None:

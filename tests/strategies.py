@@ -198,7 +198,7 @@ def slices(draw: Draw, shape: Shape) -> Plane:
     """A polygon in a random plane of the input space, small or large, near the origin or through it."""
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**16)))
     origin, u, v = torch.randn(3, *shape, generator=generator, dtype=torch.float64)
-    reach = draw(st.sampled_from((0.1, 0.5, 1.0))) / math.sqrt(max(1.0, math.prod(shape) / 2))
+    reach = draw(st.sampled_from((0.03, 0.1, 0.3))) / math.sqrt(max(1.0, math.prod(shape) / 2))
     corners = POLYGONS[draw(st.sampled_from(sorted(POLYGONS)))]
     return Plane.polygon(origin * draw(st.sampled_from((1.0, 0.3, 0.0))), reach * u, reach * v, corners)
 

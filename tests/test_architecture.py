@@ -25,6 +25,7 @@ FLOORS = [
         "codebook",
         "convexity",
         "data",
+        "distributed",
         "explicit",
         "files",
         "margins",

@@ -154,7 +154,7 @@ def build(soup, bundles, last, left, right, merging):
     """The whole mesh, or the number of half-edges that found no partner (then the arrays are empty)."""
     x, y, e, off, bits, h = soup
     cell, after = owners(off)
-    twin = twins(e, cell, h, bundles)
+    twin = twins(e, cell, bits, h, bundles)
     lost = 0
     for i in range(len(twin)):
         lost += twin[i] == -2 or (twin[i] >= 0 and twin[twin[i]] != i)

@@ -3,7 +3,8 @@
 All cells of a group are cut by a whole level at once: one matrix product gives the pre-activations, their extremes at
 the corners tell which units cross which cells, and synchronous_cut.py cuts. A group that would take too many bytes is
 cut in two along the longer side of its box; then the units that cannot switch in a half's box are left out of the net.
-The same cells come back as from cells.find_cells, in another order.
+The same cells come back as from cells.find_cells, in another order. The hierarchy of groups and of their nets is that
+of exploring.explore; what a GPU needs is that they are large.
 """
 
 from dataclasses import dataclass, field, replace
@@ -147,12 +148,21 @@ def find_cells_on(job: Job, device: torch.device, limit: int, memory: int) -> tu
     memory: bytes that the work on one group of cells may take; groups that wait keep theirs, at most one for each
     level. Raises MemoryBudgetError after more than `limit` cells, DegenerateSliceError when a unit vanishes on a cell
     up to rounding only, InputError for a device that is not there or has no float64.
+
+    >>> import maxaffine as ma
+    >>> from maxaffine.geometry.planes import reduced
+    >>> spline = ma.Spline(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.ReLU()), torch.zeros(1, 2))
+    >>> plane = ma.Plane.square(torch.zeros(2), torch.tensor([1.0, 0]), torch.tensor([0, 1.0]))
+    >>> job = Job(reduced(spline, plane), plane.corners, zero=1e-13)
+    >>> soup, _ = find_cells_on(job, torch.device("cpu"), limit=100, memory=2**20)
+    >>> len(soup.h), len(soup.x)
+    (4, 16)
     """
     _require(device)
     search = Search(Found(hashes_of(job.net.units, device)), Bundles(), [_whole(job, device)], limit, memory)
     while search.stack:
         search.step()
-    table = torch.cat([torch.zeros(0, 2, dtype=torch.int32), *(part.cpu() for part in search.bundles.parts)])
+    table = torch.cat([torch.zeros(0, 2, dtype=torch.int32, device="cpu"), *(part.cpu() for part in search.bundles.parts)])
     return search.found.soup(), table.numpy()
 
 

@@ -1,9 +1,9 @@
 """Compiled: from the cells as separate polygons to shared vertices, edges and neighbours, by integer keys alone.
 
-Every cell knows the exclusive or h of the hashes of its units that are on, every side the unit that changes there. A
-convex cell has one side per unit, so the side of cell h with unit u and the side of cell h ^ hash(u) with unit u are
-two halves of one edge: they find each other in a hash table, whatever their coordinates were rounded to. Where several
-units vanish on one side ("bundle") the subsets of them are tried.
+Every cell knows the exclusive or h of the hashes of its units that are on, every side the units that vanish along it:
+the one that cut there first, and others that coincide with it (a "bundle"). A convex cell has one side per line, so the
+sides of two cells that first unit u cut, and whose units that are on agree but for those that vanish along the side,
+are two halves of one edge. They find each other in a hash table, whatever their coordinates were rounded to.
 """
 
 import numpy as np
@@ -12,7 +12,6 @@ from numba import njit
 from maxaffine.geometry.kernels import BUNDLE, hashed, kernel
 
 OUTSIDE, LOST = -1, -2
-MOST = 16  # units that may coincide on one side besides the first
 
 
 @kernel
@@ -35,76 +34,44 @@ def primary(label, bundles):
 
 
 @kernel
-def slot_of(h, unit, size):
-    """Where the search for a side begins."""
-    mixed = (h ^ (np.uint64(unit + 1) * np.uint64(0x9E3779B97F4A7C15))) * np.uint64(0xD6E8FEB86659FD93)
-    return np.int64((mixed >> np.uint64(32)) & np.uint64(size - 1))
+def keys(e, cell, bits, h, bundles):
+    """For every half-edge the hash of its cell without the units that vanish along it: both halves have the same."""
+    key = np.empty(len(e), np.uint64)
+    for i in range(len(e)):
+        c, label, last = cell[i], e[i], False
+        key[i] = h[c]
+        while label >= 0 and not last:
+            last = label < BUNDLE
+            unit = label if last else bundles[label - BUNDLE, 1]
+            if (bits[c, unit >> 6] >> np.uint64(unit & 63)) & np.uint64(1):
+                key[i] ^= hashed(unit)
+            if not last:
+                label = bundles[label - BUNDLE, 0]
+    return key
 
 
 @kernel
-def enter(e, cell, h, bundles):
-    """Hash table of all half-edges that are not on the domain's border, by (hash of the cell, unit)."""
-    size = 16
+def twins(e, cell, bits, h, bundles):
+    """The other half of every half-edge: OUTSIDE on the domain's border, LOST where there is none or more than one."""
+    key, size = keys(e, cell, bits, h, bundles), 16
     while size < 2 * len(e):
         size *= 2
-    table = np.full(size, -1, np.int64)
-    for i in range(len(e)):
-        if e[i] >= 0:
-            at = slot_of(h[cell[i]], primary(e[i], bundles), size)
-            while table[at] >= 0:
-                at = (at + 1) & (size - 1)
-            table[at] = i
-    return table
-
-
-@kernel
-def find(table, key, unit, e, cell, h, bundles):
-    """The half-edge of the cell with that hash along that unit, or -1."""
-    at = slot_of(key, unit, len(table))
-    while table[at] >= 0:
-        i = table[at]
-        if h[cell[i]] == key and primary(e[i], bundles) == unit:
-            return i
-        at = (at + 1) & (len(table) - 1)
-    return -1
-
-
-@kernel
-def find_bundle(table, i, e, cell, h, bundles):
-    """The same where further units vanish along the side: any of them may change, too."""
-    extra, count, label = np.empty(MOST, np.uint64), 0, e[i]
-    while label >= BUNDLE and count < MOST:
-        extra[count] = hashed(bundles[label - BUNDLE, 1])
-        count, label = count + 1, bundles[label - BUNDLE, 0]
-    unit = primary(label, bundles)
-    everything = (1 << count) - 1
-    for subset in range(everything, -1, -1):
-        key = h[cell[i]] ^ hashed(unit)
-        for b in range(count):
-            if (subset >> b) & 1:
-                key ^= extra[b]
-        j = find(table, key, unit, e, cell, h, bundles)
-        if j >= 0:
-            return j
-    return LOST
-
-
-@kernel
-def twins(e, cell, h, bundles):
-    """The other half of every half-edge: OUTSIDE on the domain's border, LOST where there is none."""
-    table = enter(e, cell, h, bundles)
-    twin = np.full(len(e), LOST, np.int64)
+    table, twin = np.full(size, -1, np.int64), np.full(len(e), LOST, np.int64)
     for i in range(len(e)):
         if e[i] < 0:
             twin[i] = OUTSIDE
-        elif e[i] < BUNDLE:
-            j = find(table, h[cell[i]] ^ hashed(e[i]), e[i], e, cell, h, bundles)
-            if j > i:
-                twin[i], twin[j] = j, i
-        elif twin[i] == LOST:
-            j = find_bundle(table, i, e, cell, h, bundles)
-            if j >= 0:
-                twin[i], twin[j] = j, i
+            continue
+        unit = primary(e[i], bundles)
+        mixed = (key[i] ^ (np.uint64(unit + 1) * np.uint64(0x9E3779B97F4A7C15))) * np.uint64(0xD6E8FEB86659FD93)
+        at = np.int64((mixed >> np.uint64(32)) & np.uint64(size - 1))
+        while table[at] >= 0:
+            j = table[at]
+            if key[j] == key[i] and primary(e[j], bundles) == unit:
+                twin[i], twin[j] = j, (i if twin[j] == LOST else LOST)
+                break
+            at = (at + 1) & (size - 1)
+        if table[at] < 0:
+            table[at] = i
     return twin
 
 

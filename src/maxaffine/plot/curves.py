@@ -42,7 +42,7 @@ def line(partition: "LinePartition", outputs: Sequence[int] | None = None, *, ax
     axis.set_xlabel(f"tau ({len(partition.knots):,} knots)")
     axis.spines[["top", "right"]].set_visible(False)
     if len(chosen) > 1:
-        axis.legend(frameon=False, fontsize="small", ncols=1 + (len(chosen) > 6))
+        axis.legend(frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5))
     return axis
 
 

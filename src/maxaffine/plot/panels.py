@@ -50,7 +50,7 @@ def layers(plane: "PlanePartition", columns: int = 4) -> "Figure":
         colours = tints()[colour_cells(neighbours[walls], count)[merged][ids]]
         rgba = np.concatenate([colours, np.where(ids < 0, 0, 255)[..., None].astype(np.uint8)], axis=2)
         axis.imshow(rgba, origin="lower", extent=extent(window), aspect="auto", zorder=1)
-        areas = np.bincount(merged, weights=plane.areas, minlength=count)[merged]
+        areas = _alike(np.bincount(merged, weights=plane.areas, minlength=count), len(plane))
         draw_edges(axis, plane, walls & (first < k), areas, INK, 0.5)
         draw_edges(axis, plane, first == k, areas, NEW, 1.0)
         frame(axis, plane, ticks=False)
@@ -115,10 +115,9 @@ def units(
     for unit, field, axis in zip(shown, fields, axes, strict=True):
         values = np.ma.masked_array(field.reshape(ids.shape), ids < 0)
         reach = float(np.abs(values).max()) or 1.0
-        axis.imshow(
-            values, origin="lower", extent=extent(window), aspect="auto", cmap="RdBu_r", vmin=-reach, vmax=reach
-        )
-        draw_edges(axis, plane, np.ones(len(plane.edges), bool), plane.areas, INK, 0.3)
+        image = axis.imshow(values, origin="lower", extent=extent(window), aspect="auto", cmap="RdBu_r")
+        image.set_clim(-reach, reach)
+        draw_edges(axis, plane, np.ones(len(plane.edges), bool), _alike(plane.areas, len(plane)), INK, 0.4)
         draw_segments(axis, plane.vertices[plane.edges[edges_of(plane, operator, unit)]], INK, 1.4)
         frame(axis, plane, ticks=False)
         axis.set_title(f"{operator}[{unit}]", fontsize=9)
@@ -146,3 +145,8 @@ def _unit_values(spline: Spline, operator: str, x: Tensor) -> Tensor:
         code = spline.code(x)
         return code.values[index_of(code, operator)].flatten(1).double()
     return f(x).flatten(1)
+
+
+def _alike(areas: NDArray, count: int) -> Floats:
+    """The mean area around a random point, for all cells: lines of one panel are drawn alike, or not at all."""
+    return np.full(count, float((areas**2).sum() / areas.sum()))

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from maxaffine.geometry.plane import PlanePartition
+from maxaffine.tiling.pixels import Window
 from maxaffine.types import Shape
 
 
@@ -106,6 +108,36 @@ class Neighbours:
 
 
 @dataclass(frozen=True)
+class Overview:
+    """The largest output at the points of a grid: classes (rows, columns), the lowest row first, of a window in (s, t).
+
+    ``places`` (3, 2) are the inputs in it, ``square`` (4, 2) the corners of the part that was partitioned.
+    """
+
+    classes: np.ndarray
+    window: Window
+    places: np.ndarray
+    square: np.ndarray
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The partition of the plane through three inputs (their ``rows``), or why there is none (``note``).
+
+    ``share`` is the width of the square that was partitioned, as a share of the plane's: 1 or a part around the
+    first input, and then an ``overview`` shows the whole. ``places`` (3, 2) are the inputs in it.
+    """
+
+    rows: tuple[int, ...]
+    partition: PlanePartition | None
+    share: float
+    exactness: Exactness | None
+    overview: Overview | None
+    places: np.ndarray | None
+    note: str
+
+
+@dataclass(frozen=True)
 class Findings:
     """Everything measured for one report."""
 
@@ -115,3 +147,4 @@ class Findings:
     examples: tuple[Example, ...]
     neighbours: tuple[Neighbours, ...]
     pool: int
+    slice: Slice | None = None

@@ -21,9 +21,11 @@ from maxaffine.report.findings import (
     Margins,
     Neighbours,
     Outputs,
+    Slice,
     Term,
     classifies,
 )
+from maxaffine.report.slicing import slice_through
 from maxaffine.spline import Spline
 from maxaffine.table import composition_rows
 
@@ -99,7 +101,16 @@ def measure(subject: Subject, plan: Budget, track: Track) -> Findings:
     exact = exactness(subject, walls, plan.points, track)
     shown = chosen(found, plan.examples)
     examples = tuple(example(subject, row, found) for row in track(shown, "templates"))
-    return Findings(found, exact, walls, examples, neighbours(subject, plan, found, track), plan.pool)
+    near = neighbours(subject, plan, found, track)
+    return Findings(found, exact, walls, examples, near, plan.pool, sliced(subject, shown, track))
+
+
+def sliced(subject: Subject, shown: list[int], track: Track) -> Slice | None:
+    """Partition the plane through the first three inputs shown; None where there are not so many."""
+    rows = shown[:3]
+    for _ in track([rows] if len(rows) == 3 else [], "a slice through three inputs"):
+        return slice_through(subject.spline, subject.inputs(np.array(rows)), rows)
+    return None
 
 
 def outputs(subject: Subject, plan: Budget, track: Track) -> Outputs:

@@ -9,6 +9,7 @@ from maxaffine.report.findings import classifies
 from maxaffine.report.mosaics import neighbours
 from maxaffine.report.panels import bimodality, composition, regions, templates
 from maxaffine.report.record import Report, accuracy, rms_error
+from maxaffine.report.slice_panel import slice_panel
 from maxaffine.report.text import breakable, count, escape, number, percent, several
 
 # The browser itself refuses whatever is not written into the file.
@@ -18,7 +19,7 @@ POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 def page(report: Report) -> str:
     """Return the whole page as HTML."""
     style = files("maxaffine.report").joinpath("style.css").read_text()
-    panels = (templates, bimodality, neighbours, composition, regions)
+    panels = (templates, bimodality, slice_panel, neighbours, composition, regions)
     content = "".join(panel(report) for panel in panels)
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8">

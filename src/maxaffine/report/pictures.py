@@ -74,6 +74,14 @@ def signed(values: np.ndarray, top: float, alt: str, size: str = "") -> str:
 
 
 def _img(pixels: np.ndarray, alt: str, size: str) -> str:
+    height, width = pixels.shape[:2]
+    box = f'width="{width}" height="{height}"'
+    label = html.escape(alt, quote=True)
+    return f'<img class="{size.strip()}" src="{png_address(pixels)}" {box} alt="{label}">'
+
+
+def png_address(pixels: np.ndarray) -> str:
+    """Pixels (H, W, 1, 3 or 4) as a PNG image within its own address, data:image/png."""
     try:
         from PIL import Image
     except ImportError as error:
@@ -81,8 +89,4 @@ def _img(pixels: np.ndarray, alt: str, size: str) -> str:
     squeezed = pixels[..., 0] if pixels.shape[2] == 1 else pixels
     file = io.BytesIO()
     Image.fromarray(squeezed).save(file, "PNG", optimize=True)
-    data = base64.b64encode(file.getvalue()).decode()
-    height, width = pixels.shape[:2]
-    box = f'width="{width}" height="{height}"'
-    label = html.escape(alt, quote=True)
-    return f'<img class="{size.strip()}" src="data:image/png;base64,{data}" {box} alt="{label}">'
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"

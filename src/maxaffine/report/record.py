@@ -7,7 +7,7 @@ import numpy as np
 
 from maxaffine.data import Dataset
 from maxaffine.report.feed import Feed, describe
-from maxaffine.report.findings import Example, Findings, Outputs, classifies
+from maxaffine.report.findings import Example, Findings, Outputs, Slice, classifies
 from maxaffine.report.pictures import Layout
 
 FORMAT = 1
@@ -117,8 +117,23 @@ def as_json(report: Report) -> object:
             "nearest_wall_of": measured.margins.operators,
             "examples": [_example(report, e) for e in measured.examples],
             "neighbours": [asdict(n) for n in measured.neighbours],
+            "slice": _slice(measured.slice),
         }
     )
+
+
+def _slice(found: Slice | None) -> dict | None:
+    if found is None:
+        return None
+    plane = found.partition
+    sizes = () if plane is None else (len(plane), len(plane.vertices), len(plane.edges))
+    return {
+        "rows": found.rows,
+        **dict(zip(("cells", "vertices", "edges"), sizes, strict=False)),
+        "width": found.share,
+        "exactness": None if found.exactness is None else asdict(found.exactness),
+        "note": found.note,
+    }
 
 
 def _example(report: Report, shown: Example) -> dict:

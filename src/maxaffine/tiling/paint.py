@@ -26,17 +26,37 @@ def paint_cells(plane: "PlanePartition", window: Window) -> Bytes:
     return _opaque(tints()[colour_cells(plane.neighbours, len(plane))[ids]], ids)
 
 
-def paint_classes(plane: "PlanePartition", window: Window, classes: Ints) -> Bytes:
+def paint_classes(plane: "PlanePartition", window: Window, classes: Ints, order: Ints | None = None) -> Bytes:
     """(rows, columns, 4): the class of each pixel as its hue, the cell as a shade of it.
 
-    classes: (rows, columns) as `class_image` returns it. Hues go to classes by their share of the picture.
+    classes: (rows, columns) as `class_image` returns it. Hues go to the classes in this order, or else by their share
+    of the picture.
     """
     ids = cell_image(plane, window)
-    order = class_order(classes)
-    place = np.zeros(order.max(initial=0) + 1, np.int64)
-    place[order] = np.arange(len(order))
     shade = colour_cells(plane.neighbours, len(plane))[ids]
+    order = class_order(classes) if order is None else order
+    place = _places(order)
     return _opaque(class_tints(len(order))[place[classes], shade], ids)
+
+
+def paint_grid(classes: Ints, order: Ints) -> Bytes:
+    """(rows, columns, 4): classes at points of a grid, without cells, in the hues of `paint_classes`."""
+    return _opaque(class_tints(len(order))[_places(order)[classes], 0], classes)
+
+
+def darken_edges(rgba: Bytes, plane: "PlanePartition", window: Window) -> Bytes:
+    """The picture with lines one pixel wide between cells, fainter beside small cells, none beside the smallest."""
+    ids = cell_image(plane, window)
+    width, height = window.pixel
+    size = np.sqrt(np.append(plane.areas, 0) / (width * height))
+    strength = ((size - 6) / 60).clip(0, 1)[ids]
+    line = np.zeros(ids.shape)
+    for a, b in ((np.s_[:-1], np.s_[1:]), (np.s_[:, :-1], np.s_[:, 1:])):
+        beside = np.minimum(strength[a], strength[b]) * (ids[a] != ids[b])
+        line[a] = np.maximum(line[a], beside)
+    shade = 1 - np.where(line > 0, 0.15 + 0.5 * line, 0)
+    dark = (rgba[..., :3] * shade[..., None]).round().astype(np.uint8)
+    return np.concatenate([dark, rgba[..., 3:]], axis=2)
 
 
 def class_image(plane: "PlanePartition", window: Window) -> Ints:
@@ -90,6 +110,13 @@ def line_weights(areas: Floats, neighbours: Ints, window: Window) -> Floats:
     width, height = window.pixel
     size = np.sqrt(np.append(areas, np.inf) / (width * height))  # -1, outside, reads the last entry
     return ((size[neighbours].min(1) - 4) / 30).clip(0, 1)
+
+
+def _places(order: Ints) -> Ints:
+    """The place of each class in the order."""
+    place = np.zeros(order.max(initial=0) + 1, np.int64)
+    place[order] = np.arange(len(order))
+    return place
 
 
 def _opaque(colours: Bytes, ids: Ints) -> Bytes:

@@ -1,0 +1,92 @@
+"""The work on one task: its root cells are cut in chunks of bounded size and written as one part."""
+
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from maxaffine.distributed.job import Labels, Setup, advanced
+from maxaffine.distributed.parts import Summary, write_part
+from maxaffine.errors import MemoryBudgetError
+from maxaffine.geometry.cells import Soup, Store, taken
+from maxaffine.geometry.exploring import explore
+from maxaffine.geometry.kernels import BUNDLE, CULLED, LEAF, SHRUNK
+from maxaffine.geometry.relunet import Floats, Ints
+
+FRONT = BUNDLE + (1 << 29)  # labels from here on are rows of the table that the work began with
+PARTS = 8  # into which work is divided whose cells do not fit into a chunk
+Halted = Callable[[], bool]
+
+
+class Interrupted(Exception):
+    """The work was given up between two chunks because the driver stops."""
+
+
+def never() -> bool:
+    """Nobody stops the work."""
+    return False
+
+
+def work(setup: Setup, folder: Path, task: int, chunk: int, limit: int, halted: Halted = never) -> Summary:
+    """Cut one task and write its part.
+
+    chunk: cells that are held at once. Raises MemoryBudgetError after more than `limit` cells, DegenerateSliceError,
+    FileFormatError when the part cannot be written, Interrupted.
+    """
+    store = taken(setup.store, int(setup.tasks[task]), int(setup.tasks[task + 1]))
+    chunks = explored(setup, setup.job.arrays(), setup.level, store, setup.table, chunk)
+    return write_part(setup, folder, task, _counted(chunks, limit, halted))
+
+
+def explored(
+    setup: Setup, arrays: tuple[Floats, Ints, Ints], level: int, store: Store, table: Labels, chunk: int
+) -> Iterator[tuple[Soup, Labels]]:
+    """The finished cells of a store with their table of bundled labels, at most `chunk` at a time.
+
+    A store with more cells than that is found out by running into the limit; it is then divided, after one more level
+    if it has one cell only.
+    """
+    job = setup.job
+    raised = taken(store, 0, len(store.h))
+    raised.e[raised.e >= BUNDLE] += FRONT - BUNDLE
+    arguments = (arrays, level, tuple(raised), job.eps, job.strict, chunk, LEAF, CULLED, SHRUNK)
+    found, new, failure = cast(Any, explore)(*arguments)
+    setup.check(failure)
+    if failure != -3:
+        yield Soup(*found), _settled(found[2], new, table)
+        return
+    while len(store.h) == 1:
+        store, table = advanced(setup, arrays, level, store, table)
+        level += 1
+    edges = np.unique(np.linspace(0, len(store.h), PARTS + 1).astype(int)).tolist()
+    for first, last in pairwise(edges):
+        yield from explored(setup, arrays, level, taken(store, first, last), table, chunk)
+
+
+def _settled(e: Labels, new: Labels, table: Labels) -> Labels:
+    """Put the rows that the work began with before its own; labels in e are changed in place."""
+    for labels in (e, new):
+        own = (labels >= BUNDLE) & (labels < FRONT)
+        labels[own] += len(table)
+        labels[labels >= FRONT] -= FRONT - BUNDLE
+    return np.concatenate([table, new])
+
+
+def _counted(chunks: Iterator[tuple[Soup, Labels]], limit: int, halted: Halted) -> Iterator[tuple[Soup, Labels]]:
+    count = 0
+    for soup, table in chunks:
+        count += len(soup.h)
+        if count > limit:
+            raise stopped(limit)
+        if halted():
+            raise Interrupted
+        yield soup, table
+
+
+def stopped(limit: int) -> MemoryBudgetError:
+    """The answer to a partition with more cells than asked for."""
+    return MemoryBudgetError(
+        f"stopped after {limit} cells; the finished parts are kept: call again with a larger limit= to go on"
+    )
