@@ -141,8 +141,9 @@ def test_the_cells_are_those_of_the_partition_in_memory(name: str, chunk: int, t
     "name",
     ["no bias, maxima", "scaled and opposite units", "all ramps on one grid", "six candidates in one point"],
 )
-def test_coincident_walls_survive(name: str, tmp_path: Path) -> None:
+def test_coincident_walls_survive(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Several units change across one side, also where the root cells already know of them."""
+    monkeypatch.setattr(streaming, "TASKS", 64)
     spline, plane, whole = given(name)
     files = stream_partition(spline, plane, tmp_path, chunk=2)
     assert len(files.setup.table) > 0 and files.setup.count > 1
@@ -471,13 +472,14 @@ def test_what_does_not_fit_is_not_loaded(tmp_path: Path) -> None:
 
 def test_a_slice_inside_a_wall_is_refused_by_workers_too(tmp_path: Path) -> None:
     """A unit that is zero up to rounding on a whole cell."""
-    net = nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 1)).double()
+    first, second = nn.Linear(2, 3), nn.Linear(3, 2)
     with torch.no_grad():
-        net[0].weight.copy_(torch.tensor([[0.1, 0.2, 0.3], [1.0, 0, 0]], dtype=torch.float64))
-        net[0].bias.zero_()
-    spline = ma.Spline(net, torch.zeros(1, 3, dtype=torch.float64))
-    axes = torch.tensor([[0.0, 0, 0], [0.7, -0.2, -0.1], [0.1, 0.1, -0.1]], dtype=torch.float64)
-    plane = ma.Plane.square(*axes)
+        first.weight.copy_(torch.tensor([[1.0, 0.25]]).expand(3, 2))
+        second.double().weight.copy_(torch.tensor([[1.0, 1.0, 0.0], [0.1, 0.2, -0.3]], dtype=torch.float64))
+        first.bias.zero_(), second.bias.zero_()
+    layers = (first, nn.ReLU(), second, nn.ReLU(), nn.Linear(2, 1))
+    spline = ma.Spline(nn.Sequential(*layers).double(), torch.zeros(1, 2, dtype=torch.float64))
+    plane = square()
     messages = []
     for cut in (lambda: ma.partition(spline, plane), lambda: stream_partition(spline, plane, tmp_path)):
         with pytest.raises(ma.errors.DegenerateSliceError, match="inside its wall") as refusal:

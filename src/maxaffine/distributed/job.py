@@ -58,6 +58,11 @@ class Setup:
         return bool((self.job.net.kind == TOURNAMENT).any())
 
     @property
+    def operators(self) -> tuple[str, ...]:
+        """Their names."""
+        return tuple(units.name for units in self.signature)
+
+    @property
     def name(self) -> str:
         """What ties a part to this job; another measure of zero is another job."""
         return f"{self.fingerprint}-{self.job.zero:g}-{self.count}"
@@ -69,7 +74,7 @@ class Setup:
         if failure >= 0:
             net = self.job.net
             raise DegenerateSliceError(
-                f"unit {net.unit[failure]} of operator {self.signature[net.operator[failure]].name!r} is zero, up to "
+                f"unit {net.unit[failure]} of operator {self.operators[net.operator[failure]]!r} is zero, up to "
                 "rounding, on a whole cell of the plane: the slice lies inside its wall; move the origin off the wall"
             )
 

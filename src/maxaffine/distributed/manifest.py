@@ -34,7 +34,7 @@ def write_manifest(folder: Path, setup: Setup, complete: bool, cells: int = 0) -
         "version": __version__,
         "fingerprint": setup.fingerprint,
         "parts": setup.count,
-        "operators": [units.name for units in setup.signature],
+        "operators": list(setup.operators),
         "outputs": list(setup.out),
         "corners": setup.plane.corners.tolist(),
         "complete": complete,
@@ -46,7 +46,7 @@ def write_manifest(folder: Path, setup: Setup, complete: bool, cells: int = 0) -
 def write_units(folder: Path, setup: Setup) -> None:
     """units.parquet: which unit of which operator each reduced unit is, for readers without this library."""
     pa, net = arrow(), setup.job.net
-    names = [setup.signature[i].name for i in net.operator.tolist()]
+    names = [setup.operators[i] for i in net.operator.tolist()]
     columns = {"reduced": list(range(net.units)), "operator": names, "unit": net.unit.tolist()}
     schema = pa.schema([("reduced", pa.int32()), ("operator", pa.string()), ("unit", pa.int64())])
     with fresh(folder / UNITS) as file:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from maxaffine.code import Units
 from maxaffine.distributed.job import Setup
 from maxaffine.distributed.manifest import read_manifest
 from maxaffine.distributed.parts import Pieces, Summary, as_pieces, lists_of, path_of, read_groups, read_summary
@@ -21,7 +20,6 @@ from maxaffine.geometry.mesh import build
 from maxaffine.geometry.plane import PlaneCodes, PlanePartition, UnitLists
 from maxaffine.geometry.relunet import Floats, Ints
 from maxaffine.slice import Plane
-from maxaffine.types import Shape
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -65,7 +63,7 @@ class PartitionFiles:
     """The finished partition of a plane in a folder, made by `stream_partition`.
 
     A row of a Parquet file is a convex piece of a cell: the whole cell, unless a maximum over more than two candidates
-    was cut; pieces of one cell have the same `cell`.
+    was cut; pieces of one cell have the same `cell`. len: the number of cells.
     """
 
     folder: Path
@@ -84,16 +82,6 @@ class PartitionFiles:
     def plane(self) -> Plane:
         """The plane that was cut."""
         return self.setup.plane
-
-    @property
-    def signature(self) -> tuple[Units, ...]:
-        """The operators of the codes."""
-        return self.setup.signature
-
-    @property
-    def out_shape(self) -> Shape:
-        """Shape of one output."""
-        return self.setup.out
 
     @cached_property
     def cells(self) -> int:
@@ -142,7 +130,7 @@ class PartitionFiles:
         lost, vertices, offsets, indices, edges, neighbours, where, units, member = found
         if lost or len(vertices) - len(edges) + len(offsets) - 1 != 1:
             raise too_close()
-        labels = UnitLists(self._names, where, net.operator[units], net.unit[units])
+        labels = UnitLists(self.setup.operators, where, net.operator[units], net.unit[units])
         A, b, codes = self._maps(soup, member)
         return PlanePartition(setup.plane, vertices, offsets, indices, edges, neighbours, labels, A, b, codes)
 
@@ -154,10 +142,6 @@ class PartitionFiles:
             lost = unmatched(soup.e, soup.off, soup.h, table)
         whole = self.plane.area
         return lost == links and not any(p.torn for p in self.parts) and abs(self.area - whole) <= 1e-9 * whole
-
-    @property
-    def _names(self) -> tuple[str, ...]:
-        return tuple(units.name for units in self.signature)
 
     def _tables(self, border: bool | None = None, columns: list[str] | None = None) -> "Iterator[pa.Table]":
         for task, part in enumerate(self.parts):
@@ -180,15 +164,15 @@ class PartitionFiles:
         where, units = lists_of(soup.e[sides], pieces.table)
         inside = units >= 0
         where = np.concatenate([np.zeros(1, np.int64), np.cumsum(inside, dtype=np.int64)])[where]
-        walls = UnitLists(self._names, where, net.operator[units[inside]], net.unit[units[inside]])
+        walls = UnitLists(self.setup.operators, where, net.operator[units[inside]], net.unit[units[inside]])
         corners = np.stack([soup.x[sides], soup.y[sides]], 1)
         return CellBatch(offsets, corners, walls, *self._maps(soup, member), pieces.names[member], areas)
 
     def _maps(self, soup: Soup, member: Ints) -> tuple[Floats, Floats, PlaneCodes]:
-        net, out, maps = self.setup.job.net, self.out_shape, soup.maps[member]
+        net, out, maps = self.setup.job.net, self.setup.out, soup.maps[member]
         slim = replace(net, A=net.A[:0], V=net.V[:0, :0])
         A, b = maps[..., 1:].reshape(len(maps), *out, 2), np.ascontiguousarray(maps[..., 0]).reshape(len(maps), *out)
-        return A, b, PlaneCodes(self.signature, slim, soup.bits[member])
+        return A, b, PlaneCodes(self.setup.signature, slim, soup.bits[member])
 
     def __repr__(self) -> str:
         return f"PartitionFiles({self.cells} cells in {len(self.parts)} parts, {str(self.folder)!r})"
