@@ -206,7 +206,8 @@ def test_pictures_show_stored_rows_and_templates_in_their_place(tmp_path):
     text = page(report)
     shown = sum(len(e.terms) + 1 for e in report.findings.examples)
     mosaic = sum(n.rows.size for n in report.findings.neighbours) + len(report.findings.neighbours[0].queries)
-    assert text.count("<img ") == shown + mosaic
+    anchors = len(report.findings.slice.rows)
+    assert text.count("<img ") == shown + mosaic + anchors == shown + mosaic + 3
     assert text.count('alt="') == text.count("<img ")
     assert ">bee<" in text
 

@@ -54,12 +54,13 @@ def partition(
         MissingExtraError: matplotlib is not installed.
     """
     axis = new_axes() if ax is None else ax
+    places = np.zeros((0, 2)) if points is None else plane.plane.coordinates(torch.as_tensor(points))
     window = window_of(plane.plane.corners, SIZE)
     flat = colour is None or (isinstance(colour, str) and colour == "class")
     if colour is None:
         _show(axis, paint_cells(plane, window), window)
     elif flat:
-        _classes(axis, plane, window, names)
+        _classes(axis, plane, window, names, places)
     else:
         _values(axis, plane, window, colour, limits, bar=ax is None)
     if edges:
@@ -67,7 +68,7 @@ def partition(
     if boundary:
         draw_segments(axis, decision_boundary(plane), INK, 1.6)
     if points is not None:
-        _points(axis, plane, points, labels)
+        _points(axis, places, labels)
     frame(axis, plane)
     return axis
 
@@ -139,11 +140,11 @@ def extent(window: Window) -> tuple[float, float, float, float]:
     return window.left, window.right, window.bottom, window.top
 
 
-def _classes(axis: "Axes", plane: "PlanePartition", window: Window, names: bool) -> None:
+def _classes(axis: "Axes", plane: "PlanePartition", window: Window, names: bool, points: Floats) -> None:
     classes = class_image(plane, window)
     _show(axis, paint_classes(plane, window, classes), window)
     single = plane.b[0].size == 1
-    for name, (s, t) in name_places(classes, window).items() if names else ():
+    for name, (s, t) in name_places(classes, window, points).items() if names else ():
         text = ("< 0", "> 0")[name] if single else str(name)
         axis.text(s, t, text, ha="center", va="center", color=INK, fontsize="large", fontweight="bold", zorder=4)
 
@@ -188,10 +189,7 @@ def draw_edges(
     axis.add_collection(LineCollection(list(lines), colors=colours, linewidths=width * (0.3 + 0.7 * weight), zorder=2))
 
 
-def _points(
-    axis: "Axes", plane: "PlanePartition", points: Tensor | ArrayLike, labels: Sequence[str] | ArrayLike | None
-) -> None:
-    places = plane.plane.coordinates(torch.as_tensor(points))
+def _points(axis: "Axes", places: Floats, labels: Sequence[str] | ArrayLike | None) -> None:
     marks = None if labels is None else np.asarray(labels)
     if marks is not None and marks.shape != (len(places),):
         raise InputError(f"{len(places)} points need as many labels, got shape {marks.shape}")

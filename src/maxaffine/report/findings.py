@@ -124,8 +124,9 @@ class Overview:
 class Slice:
     """The partition of the plane through three inputs (their ``rows``), or why there is none (``note``).
 
-    ``share`` is the width of the square that was partitioned, as a share of the plane's: 1 or a part around the
-    first input, and then an ``overview`` shows the whole. ``places`` (3, 2) are the inputs in it.
+    ``share`` is the width of the square that was partitioned, as a share of the plane's. It is 1, or the square is a
+    part around the first input (``turned``: around the point where the line from there to the second input leaves the
+    first's largest output) and an ``overview`` shows the whole. ``places`` (3, 2) are the inputs in it.
     """
 
     rows: tuple[int, ...]
@@ -134,6 +135,7 @@ class Slice:
     exactness: Exactness | None
     overview: Overview | None
     places: np.ndarray | None
+    turned: bool
     note: str
 
 

@@ -17,6 +17,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 CHUNK = 2**22
 COARSE = 120  # columns or rows of the picture in which places for names are looked for
+POINT = 0.03  # of the picture: so much room is a point given
 INSET = 0.035  # of the picture: a name needs so much room around it
 
 
@@ -82,15 +83,20 @@ def class_order(classes: Ints) -> Ints:
     return names[(-counts).argsort(kind="stable")]
 
 
-def name_places(classes: Ints, window: Window) -> dict[int, tuple[float, float]]:
-    """For every class with room for a name the (s, t) of the point deepest inside it."""
+def name_places(classes: Ints, window: Window, points: Floats | None = None) -> dict[int, tuple[float, float]]:
+    """For every class with room for a name the (s, t) of the point deepest inside it, and not beside ``points``."""
     stride = max(1, max(classes.shape) // COARSE)
-    coarse = classes[stride // 2 :: stride, stride // 2 :: stride]
+    coarse = classes[stride // 2 :: stride, stride // 2 :: stride].copy()
+    size = max(coarse.shape)
+    for s, t in np.zeros((0, 2)) if points is None else points:
+        row, column = (t - window.bottom) / window.pixel[1] / stride, (s - window.left) / window.pixel[0] / stride
+        y, x = np.ogrid[: coarse.shape[0], : coarse.shape[1]]
+        coarse[(y - row) ** 2 + (x - column) ** 2 < (POINT * size) ** 2] = -1
     places = {}
     for name in class_order(classes).tolist():
         depth = _depth(coarse == name)
         row, column = np.unravel_index(depth.argmax(), depth.shape)
-        if depth[row, column] > INSET * max(coarse.shape):
+        if depth[row, column] > INSET * size:
             at = (np.array([column, row]) * stride + stride // 2 + 0.5) * window.pixel
             places[name] = (window.left + float(at[0]), window.bottom + float(at[1]))
     return places
