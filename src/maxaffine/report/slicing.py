@@ -20,7 +20,7 @@ TRIES = 9
 STEPS = 200  # along the line between two inputs
 START = 2**-6  # of the width of the plane; less for networks of many units
 CHECKED = 1_000  # cells
-GRID, WORK = 240, 10**8  # points along the overview's side; points times units evaluated for it
+GRID, WORK = 240, 4 * 10**7  # points along the overview's side; points times units evaluated for it
 
 
 def slice_through(spline: Spline, x: torch.Tensor, rows: Sequence[int]) -> Slice | None:

@@ -20,16 +20,51 @@ def decision_boundary(plane: "PlanePartition", level: float = 0.0) -> Floats:
     In a cell all outputs are affine: f_i = f_j >= f_k is a line cut off by the half-planes of the cell's sides and of
     the other outputs f_k. Edges along which two outputs tie, each of them the largest on one side, belong to it too.
     """
-    A, b = plane.A.reshape(len(plane), -1, 2), plane.b.reshape(len(plane), -1)
-    if A.shape[1] == 1:  # compare with the constant `level`
-        A, b = np.concatenate([A, 0 * A], 1), np.concatenate([b, np.full_like(b, level)], 1)
-    step = max(1, CHUNK // (8 * A.shape[1]))
-    parts = [_inside(plane, A, b, np.arange(i, min(i + step, len(A)))) for i in range(0, len(A), step)]
+    A, b = maps(plane, level)
+    parts = []
+    for cells in _chunks(A):
+        rivals = _rivals(plane, A, b, cells)[1]
+        cell, i, j = _pairs_of(rivals)
+        parts.append(_clipped(plane, A, b, cells[cell], i, j, rivals[cell]))
     return np.concatenate([*parts, _along_edges(plane, A, b)])
 
 
-def _inside(plane: "PlanePartition", A: Floats, b: Floats, cells: Ints) -> Floats:
-    """The segments within some cells."""
+def maps(plane: "PlanePartition", level: float = 0.0) -> tuple[Floats, Floats]:
+    """A (F, K, 2) and b (F, K) of the flat outputs; a single output f comes second, behind the constant ``level``."""
+    A, b = plane.A.reshape(len(plane), -1, 2), plane.b.reshape(len(plane), -1)
+    if A.shape[1] == 1:
+        A, b = np.concatenate([0 * A, A], 1), np.concatenate([np.full_like(b, level), b], 1)
+    return A, b
+
+
+def leading_outputs(plane: "PlanePartition") -> tuple[Ints, Ints]:
+    """For each cell the largest output at its centre (F,), and all that may be the largest in it (F, R).
+
+    Rows of the second are filled up with the largest at the centre; see `maps` for a single output.
+    """
+    A, b = maps(plane)
+    best, rows = np.zeros(len(A), np.int64), []
+    for cells in _chunks(A):
+        best[cells], rivals = _rivals(plane, A, b, cells)
+        row, column = np.nonzero(rivals)
+        place = np.arange(len(row)) - np.searchsorted(row, row)
+        filled = np.repeat(best[cells][:, None], place.max(initial=0) + 1, axis=1)
+        filled[row, place] = column
+        rows.append(filled)
+    width = max(filled.shape[1] for filled in rows)
+    return best, np.concatenate([np.pad(filled, ((0, 0), (0, width - filled.shape[1])), "edge") for filled in rows])
+
+
+def _chunks(A: Floats) -> list[Ints]:
+    """The cells in groups whose corners have few enough values."""
+    return np.array_split(np.arange(len(A)), -(-len(A) * 8 * A.shape[1] // CHUNK))
+
+
+def _rivals(plane: "PlanePartition", A: Floats, b: Floats, cells: Ints) -> tuple[Ints, NDArray[np.bool_]]:
+    """The largest output at the centres of n cells (n,), and which may be the largest in them (n, K).
+
+    Where the first is the largest at all corners it is so in the whole cell, and no output is marked.
+    """
     at, corner = _corners(plane, cells)
     values = (A[cells[at]] @ corner[..., None])[..., 0] + b[cells[at]]
     centre = (A[cells] @ plane.centres[cells][..., None])[..., 0] + b[cells]
@@ -38,8 +73,7 @@ def _inside(plane: "PlanePartition", A: Floats, b: Floats, cells: Ints) -> Float
     rivals = np.zeros(centre.shape, bool)
     np.logical_or.at(rivals, at, exceeds)  # only these can be the largest anywhere in the cell
     rivals[np.arange(len(cells)), best] = rivals.any(1)
-    cell, i, j = _pairs_of(rivals)
-    return _clipped(plane, A, b, cells[cell], i, j, rivals[cell])
+    return best, rivals
 
 
 def _pairs_of(chosen: NDArray[np.bool_]) -> tuple[Ints, Ints, Ints]:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from maxaffine.tiling.boundary import leading_outputs, maps
 from maxaffine.tiling.colours import colour_cells
 from maxaffine.tiling.palette import class_tints, tints
 from maxaffine.tiling.pixels import Window, cell_image
@@ -66,13 +67,14 @@ def class_image(plane: "PlanePartition", window: Window) -> Ints:
     Pixels outside of the partition get class 0.
     """
     ids, points = cell_image(plane, window).ravel(), window.centres()
-    A, b = plane.A.reshape(len(plane), -1, 2), plane.b.reshape(len(plane), -1)
-    found = np.zeros(len(ids), np.int64)
-    step = max(1, CHUNK // A.shape[1])
-    for first in range(0, len(ids), step):
-        part = slice(first, first + step)
-        values = (A[ids[part]] @ points[part, :, None])[..., 0] + b[ids[part]]
-        found[part] = values.argmax(1) if A.shape[1] > 1 else values[:, 0] > 0
+    A, b = maps(plane)
+    best, leading = leading_outputs(plane)
+    found = best[ids]
+    several = np.flatnonzero((leading != leading[:, :1]).any(1)[ids] & (ids >= 0))
+    for part in np.array_split(several, -(-len(several) * leading.shape[1] // CHUNK) or 1):
+        cell, outputs = ids[part, None], leading[ids[part]]
+        values = (A[cell, outputs] @ points[part, :, None])[..., 0] + b[cell, outputs]
+        found[part] = outputs[np.arange(len(part)), values.argmax(1)]
     found[ids < 0] = 0
     return found.reshape(window.rows, window.columns)
 
