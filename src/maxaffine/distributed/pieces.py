@@ -21,7 +21,7 @@ def bordering(soup, bundles, last, left, right, merging):
     """
     e, off, bits, h = soup
     cell, _ = owners(off)
-    twin = twins(e, cell, h, bundles)
+    twin = twins(e, cell, bits, h, bundles)
     group, groups = np.arange(len(h)), len(h)
     if merging:
         hidden = inner(cell, twin, bits, last, left, right)
@@ -42,10 +42,10 @@ def bordering(soup, bundles, last, left, right, merging):
 
 
 @njit(nogil=True, cache=True)
-def unmatched(e, off, h, bundles):
+def unmatched(e, off, bits, h, bundles):
     """The number of sides inside the domain without another half."""
     cell, _ = owners(off)
-    twin = twins(e, cell, h, bundles)
+    twin = twins(e, cell, bits, h, bundles)
     lost = 0
     for i in range(len(e)):
         lost += twin[i] == LOST or (twin[i] >= 0 and twin[twin[i]] != i)
@@ -104,7 +104,7 @@ def outlines(soup, bundles, last, left, right):
     """
     e, off, bits, h = soup
     cell, after = owners(off)
-    twin = twins(e, cell, h, bundles)
+    twin = twins(e, cell, bits, h, bundles)
     hidden = inner(cell, twin, bits, last, left, right)
     group, groups = merged(cell, twin, hidden, len(h))
     after = stepped(after, twin, hidden)

@@ -139,7 +139,7 @@ class PartitionFiles:
         border, links, lost = list(self._tables(border=True)), sum(part.links for part in self.parts), 0
         if border:
             soup, table, _, _ = as_pieces(border)
-            lost = unmatched(soup.e, soup.off, soup.h, table)
+            lost = unmatched(soup.e, soup.off, soup.bits, soup.h, table)
         whole = self.plane.area
         return lost == links and not any(p.torn for p in self.parts) and abs(self.area - whole) <= 1e-9 * whole
 

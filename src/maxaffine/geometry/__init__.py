@@ -25,6 +25,7 @@ def partition(
     workers: int = 1,
     memory: int | None = None,
     limit: int | None = None,
+    device: str | None = None,
     track: "Track | None" = None,
 ) -> "PlanePartition": ...
 def partition(
@@ -34,13 +35,14 @@ def partition(
     workers: int = 1,
     memory: int | None = None,
     limit: int | None = None,
+    device: str | None = None,
     track: "Track | None" = None,
 ) -> "LinePartition | list[LinePartition] | PlanePartition":
     """The exact partition of a segment, of each of a list of segments, or of a convex polygon in a plane.
 
-    workers: threads; memory: bytes the result may take; limit: cells; track: shows progress, track(iterable, text) ->
-    iterable (for planes). Everything is computed in float64. Raises InputError, NotPiecewiseAffineError,
-    DegenerateSliceError, MemoryBudgetError.
+    For planes: workers, threads; memory, bytes the result may take; limit, cells; device, e.g. "cuda": find the cells
+    there by tensor operations, a level at a time; track shows progress, track(iterable, text) -> iterable. Everything
+    is computed in float64. Raises InputError, NotPiecewiseAffineError, DegenerateSliceError, MemoryBudgetError.
 
     >>> import torch, maxaffine as ma
     >>> spline = ma.Spline(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.ReLU()), torch.zeros(1, 2))
@@ -50,7 +52,7 @@ def partition(
     if isinstance(domain, Plane):
         from maxaffine.geometry.planes import partition_plane
 
-        return partition_plane(spline, domain, workers, memory, limit, track)
+        return partition_plane(spline, domain, workers, memory, limit, device, track)
     from maxaffine.geometry.line import partition_segments
 
     if isinstance(domain, Segment):

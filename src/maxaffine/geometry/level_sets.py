@@ -1,44 +1,29 @@
 """Level sets of an output on a plane: one segment a cell, joined to polylines by the edges they cross."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from numba import njit
 
-from maxaffine.errors import InputError
 from maxaffine.geometry.relunet import Floats, Ints
 
-if TYPE_CHECKING:
-    from maxaffine.geometry.plane import PlanePartition
 
+def trace(vertices: Floats, edges: Ints, neighbours: Ints, slope: Floats, shift: Floats) -> list[Floats]:
+    """Polylines where g = 0, with g = shift + slope (s, t) affine on each of F cells and continuous.
 
-def trace(plane: "PlanePartition", i: int, j: int | None, level: float) -> list[Floats]:
-    """Polylines where out[i] - out[j] (out[i] without j) equals level.
-
-    On a cell g = b + A (s, t) is affine, so the set is a segment between two of its edges. Each vertex has one value of
-    g (a vertex on the level counts as above it), so neighbouring cells agree on which edges are crossed and the
-    segments join by edge numbers.
+    On a cell the set is a segment between two of its edges. Each vertex has one value of g (a vertex on the level
+    counts as above it), so neighbours agree on which edges are crossed and the segments join by edge numbers.
     """
-    A, b = plane.A.reshape(len(plane), -1, 2), plane.b.reshape(len(plane), -1)
-    outputs = b.shape[1]
-    for index in (i, j):
-        if index is not None and not -outputs <= index < outputs:
-            raise InputError(f"output {index} of a network with {outputs} outputs")
-    slope, shift = A[:, i], b[:, i] - level
-    if j is not None:
-        slope, shift = slope - A[:, j], shift - b[:, j]
-    ends, owner = plane.edges, plane.neighbours[:, 0]
-    value = np.empty(len(plane.vertices))
+    owner = neighbours[:, 0]
+    value = np.empty(len(vertices))
     for side in (1, 0):
-        value[ends[:, side]] = shift[owner] + (slope[owner] * plane.vertices[ends[:, side]]).sum(1)
+        value[edges[:, side]] = shift[owner] + (slope[owner] * vertices[edges[:, side]]).sum(1)
     above = value >= 0
-    crossed = np.flatnonzero(above[ends[:, 0]] != above[ends[:, 1]])
+    crossed = np.flatnonzero(above[edges[:, 0]] != above[edges[:, 1]])
     if not len(crossed):
         return []
-    a, c = (value[ends[crossed, k]] for k in (0, 1))
+    a, c = (value[edges[crossed, k]] for k in (0, 1))
     share = (a / (a - c))[:, None]
-    points = plane.vertices[ends[crossed, 0]] * (1 - share) + plane.vertices[ends[crossed, 1]] * share
-    order, starts = _chains(plane.neighbours[crossed], len(plane))
+    points = vertices[edges[crossed, 0]] * (1 - share) + vertices[edges[crossed, 1]] * share
+    order, starts = _chains(neighbours[crossed], len(slope))
     return [points[order[p:q]] for p, q in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True)]
 
 

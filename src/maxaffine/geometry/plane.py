@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from maxaffine.code import Code, Units
+from maxaffine.errors import InputError
+from maxaffine.geometry.level_sets import trace
 from maxaffine.geometry.mesh import measured
 from maxaffine.geometry.relunet import TOURNAMENT, Floats, Ints, ReluNet
 from maxaffine.geometry.topology import winners
@@ -139,9 +141,14 @@ class PlanePartition:
         i, j: flat output indices. A closed line repeats its first point at its end. The decision boundary between two
         classes is level_set(i, j).
         """
-        from maxaffine.geometry.level_sets import trace
-
-        return trace(self, i, j, level)
+        A, b = self.A.reshape(len(self), -1, 2), self.b.reshape(len(self), -1)
+        for index in (i, j):
+            if index is not None and not -b.shape[1] <= index < b.shape[1]:
+                raise InputError(f"output {index} of a network with {b.shape[1]} outputs")
+        slope, shift = A[:, i], b[:, i] - level
+        if j is not None:
+            slope, shift = slope - A[:, j], shift - b[:, j]
+        return trace(self.vertices, self.edges, self.neighbours, slope, shift)
 
     def __repr__(self) -> str:
         return f"PlanePartition({len(self)} cells, {len(self.vertices)} vertices, {len(self.edges)} edges)"

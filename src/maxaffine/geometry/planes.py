@@ -11,10 +11,12 @@ from maxaffine.geometry.mesh import build
 from maxaffine.geometry.plane import PlaneCodes, PlanePartition, UnitLists
 from maxaffine.geometry.relunet import TOURNAMENT, ReluNet
 from maxaffine.geometry.restriction import restrict
+from maxaffine.geometry.synchronous import find_cells_on
 from maxaffine.slice import Plane
 from maxaffine.spline import Spline
 
 ZEROS = (1e-13, 4e-13, 2e-14)  # shares of a unit's magnitude that count as zero, tried in turn
+DEVICE_MEMORY = 2**30  # bytes for the work on one group of cells
 CELL = 400  # bytes of a cell's corners, sides and edges while it is found and matched
 
 
@@ -24,6 +26,7 @@ def partition_plane(
     workers: int = 1,
     memory: int | None = None,
     limit: int | None = None,
+    device: str | None = None,
     track: Track | None = None,
 ) -> PlanePartition:
     """The exact partition of the spline on the plane's polygon.
@@ -40,7 +43,11 @@ def partition_plane(
     merging = bool((net.kind == TOURNAMENT).any())
     for zero in ZEROS:
         try:
-            soup, bundles = find_cells(Job(net, plane.corners, zero), workers, most, track)
+            job = Job(net, plane.corners, zero)
+            if device is None:
+                soup, bundles = find_cells(job, workers, most, track)
+            else:
+                soup, bundles = find_cells_on(job, torch.device(device), most, memory or DEVICE_MEMORY)
         except Vanishing as error:
             raise _vanishing(spline, net, error.unit) from error
         found = build(tuple(soup[:6]), bundles, net.last, net.left, net.right, merging)

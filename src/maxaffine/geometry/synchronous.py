@@ -162,7 +162,9 @@ def find_cells_on(job: Job, device: torch.device, limit: int, memory: int) -> tu
     search = Search(Found(hashes_of(job.net.units, device)), Bundles(), [_whole(job, device)], limit, memory)
     while search.stack:
         search.step()
-    table = torch.cat([torch.zeros(0, 2, dtype=torch.int32, device="cpu"), *(part.cpu() for part in search.bundles.parts)])
+    table = torch.cat(
+        [torch.zeros(0, 2, dtype=torch.int32, device="cpu"), *(part.cpu() for part in search.bundles.parts)]
+    )
     return search.found.soup(), table.numpy()
 
 

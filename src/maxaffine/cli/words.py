@@ -1,0 +1,90 @@
+"""Words in, words out: what options mean, what commands print, and how they end."""
+
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from maxaffine.errors import InputError, MaxaffineError
+
+if TYPE_CHECKING:
+    from maxaffine.report import Report
+    from maxaffine.spline import Spline
+
+SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(|k|M|G|T)(i?)B?")
+
+out_console, log_console = Console(), Console(stderr=True)
+
+
+def numbers(text: str, option: str, count: int | None = None) -> tuple[float, ...]:
+    """Return the comma-separated numbers of an option; each may be a fraction such as 1/255."""
+    try:
+        numbers = tuple(float(Fraction(part.strip())) for part in text.split(","))
+    except (ValueError, ZeroDivisionError, OverflowError) as error:
+        raise InputError(f"--{option} {text}: give numbers such as 0.5 or 1/255, separated by commas") from error
+    if count is not None and len(numbers) != count:
+        raise InputError(f"--{option} {text}: give {count} number{'s' * (count > 1)}")
+    return numbers
+
+
+def whole(text: str, option: str, count: int | None = None) -> tuple[int, ...]:
+    numbers = numbers(text, option, count)
+    if any(n != int(n) or n < 0 for n in numbers):
+        raise InputError(f"--{option} {text}: give whole numbers separated by commas")
+    return tuple(int(n) for n in numbers)
+
+
+def composition(spline: "Spline", name: str) -> Table:
+    from maxaffine.table import composition_rows
+
+    units = sum(operator.units for operator in spline.operators)
+    ends = " -> ".join(" x ".join(map(str, shape)) or "1" for shape in (spline.in_shape, spline.out_shape))
+    title = f"{name}: {ends}, {len(spline.operators)} spline operator(s), {units:,} units"
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column("#", justify="right")
+    for column in ("operator", "kind"):
+        table.add_column(column, overflow="fold")
+    for column in ("R", "units", "shape", "parameters before"):
+        table.add_column(column, justify="right", overflow="fold")
+    for k, (row, kind, pieces, size, shape, before) in enumerate(
+        composition_rows(spline.captured, spline.operators, spline.out_shape)
+    ):
+        table.add_row(str(k + 1), row, kind, str(pieces), f"{size:,}", shape, f"{before:,}")
+    return table
+
+
+def say(done: "Report", out: Path) -> None:
+    from maxaffine.report import exactness_line
+
+    out_console.print(str((out / "index.html").resolve()), soft_wrap=True, highlight=False)
+    out_console.print(exactness_line(done), soft_wrap=True, highlight=False, markup=False)
+
+
+def progress() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=log_console, transient=True, disable=not log_console.is_terminal)
+
+
+def tracker(progress: Progress) -> Callable[[Sequence, str], Iterable]:
+    return lambda steps, what: progress.track(steps, description=what)
+
+
+@contextmanager
+def clean_exit() -> Iterator[None]:
+    """Turn a refusal into one line on stderr and exit code 2, Ctrl-C into one line and 130."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        print("stopped; no report was written", file=sys.stderr)
+        raise typer.Exit(130) from error
+    except (MaxaffineError, OSError) as error:
+        print(f"maxaffine: {' '.join(str(error).split())}", file=sys.stderr)
+        raise typer.Exit(2) from error
