@@ -31,23 +31,26 @@ def check_all(
     general: bool = False,
     edges: int = 300,
     cells: int | None = None,
+    zeros: bool = False,
 ) -> None:
     """Every law; general: elementwise operators in general position, where the number of sides is known.
 
     points: samples of the domain. edges: on how many the walls are looked at. cells: on how many the network is run.
+    zeros: some units are zero on whole cells but for rounding: their piece is 0 there, and the spline's is chance.
     """
     assert_shapes(spline, plane)
     assert_areas(plane)
     assert_euler(plane)
     assert_cells(plane)
     assert_edges(plane)
-    assert_codes(spline, plane, cells=cells)
+    assert_codes(spline, plane, zeros=zeros, cells=cells)
     assert_edge_units(spline, plane)
     assert_walls(spline, plane, edges)
     assert_vertex_units(plane)
     assert_maps(spline, plane, cells=cells)
     assert_continuous(plane)
-    assert_sampled(spline, plane, points)
+    if not zeros:
+        assert_sampled(spline, plane, points)
     if general:
         assert_sides(plane)
 

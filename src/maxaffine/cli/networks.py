@@ -19,6 +19,7 @@ DTYPES = ("float32", "float64")
 
 
 def loaded(model: str, trusted: bool, until: str | None) -> "Spline":
+    """Read a network from its file."""
     import maxaffine as ma
 
     with log_console.status(f"reading {model}"):

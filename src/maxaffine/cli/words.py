@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -36,13 +36,27 @@ def numbers(text: str, option: str, count: int | None = None) -> tuple[float, ..
 
 
 def whole(text: str, option: str, count: int | None = None) -> tuple[int, ...]:
-    numbers = numbers(text, option, count)
-    if any(n != int(n) or n < 0 for n in numbers):
+    """Return the comma-separated whole numbers of an option."""
+    found = numbers(text, option, count)
+    if any(n != int(n) or n < 0 for n in found):
         raise InputError(f"--{option} {text}: give whole numbers separated by commas")
-    return tuple(int(n) for n in numbers)
+    return tuple(int(n) for n in found)
+
+
+def size(text: str, option: str) -> int:
+    """Return the bytes that an option says, such as 500MB or 2GiB.
+
+    >>> size("1.5k", "memory"), size("2GiB", "memory")
+    (1500, 2147483648)
+    """
+    found = SIZE.fullmatch(text.strip())
+    if found is None or float(found[1]) == 0:
+        raise InputError(f"--{option} {text}: give bytes, such as 500MB or 2GiB")
+    return round(float(found[1]) * (1024 if found[3] else 1000) ** ("", "k", "M", "G", "T").index(found[2]))
 
 
 def composition(spline: "Spline", name: str) -> Table:
+    """Return the table that `inspect` prints."""
     from maxaffine.table import composition_rows
 
     units = sum(operator.units for operator in spline.operators)
@@ -62,6 +76,7 @@ def composition(spline: "Spline", name: str) -> Table:
 
 
 def say(done: "Report", out: Path) -> None:
+    """Print where a report is and how exact its affine maps are."""
     from maxaffine.report import exactness_line
 
     out_console.print(str((out / "index.html").resolve()), soft_wrap=True, highlight=False)
@@ -69,21 +84,23 @@ def say(done: "Report", out: Path) -> None:
 
 
 def progress() -> Progress:
+    """Return a progress bar on stderr, silent unless that is a terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     return Progress(*columns, console=log_console, transient=True, disable=not log_console.is_terminal)
 
 
-def tracker(progress: Progress) -> Callable[[Sequence, str], Iterable]:
+def tracker(progress: Progress) -> Callable[[Iterable, str], Iterable]:
+    """Return the function that shows steps in a progress bar while they are taken."""
     return lambda steps, what: progress.track(steps, description=what)
 
 
 @contextmanager
-def clean_exit() -> Iterator[None]:
+def clean_exit(what: str = "report") -> Iterator[None]:
     """Turn a refusal into one line on stderr and exit code 2, Ctrl-C into one line and 130."""
     try:
         yield
     except KeyboardInterrupt as error:
-        print("stopped; no report was written", file=sys.stderr)
+        print(f"stopped; no {what} was written", file=sys.stderr)
         raise typer.Exit(130) from error
     except (MaxaffineError, OSError) as error:
         print(f"maxaffine: {' '.join(str(error).split())}", file=sys.stderr)

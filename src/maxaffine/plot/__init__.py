@@ -6,7 +6,8 @@ maxaffine.plot.partition(plane, colour="class", boundary=True, points=torch.stac
 
 from maxaffine.plot.charts import Svg, bins, histogram, signed_bars
 from maxaffine.plot.curves import line
+from maxaffine.plot.library import figure
 from maxaffine.plot.panels import layers, training, units
 from maxaffine.plot.planes import partition
 
-__all__ = ["Svg", "bins", "histogram", "layers", "line", "partition", "signed_bars", "training", "units"]
+__all__ = ["Svg", "bins", "figure", "histogram", "layers", "line", "partition", "signed_bars", "training", "units"]

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK = "#1d1c1a"
+MISSING = 'pictures of partitions need matplotlib: pip install "maxaffine[report]"'
 
 
 def pyplot() -> ModuleType:
@@ -17,8 +18,17 @@ def pyplot() -> ModuleType:
     try:
         import matplotlib.pyplot as plt
     except ImportError as error:
-        raise MissingExtraError('pictures of partitions need matplotlib: pip install "maxaffine[report]"') from error
+        raise MissingExtraError(MISSING) from error
     return plt
+
+
+def figure(size: tuple[float, float]) -> "Figure":
+    """A figure of its own, in inches, that no window shows: to be drawn into and saved. Raises MissingExtraError."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError(MISSING) from error
+    return Figure(figsize=size, layout="constrained")
 
 
 def new_axes() -> "Axes":

@@ -1,4 +1,4 @@
-"""The files of a report: all of them are written at the end, each whole, or none."""
+"""The files of a report (or of a slice): all of them are written at the end, each whole, or none."""
 
 import os
 import tempfile
@@ -10,7 +10,7 @@ from maxaffine.errors import InputError
 
 
 @contextmanager
-def staged(out: str | Path) -> Iterator[dict[str, bytes]]:
+def staged(out: str | Path, what: str = "a report") -> Iterator[dict[str, bytes]]:
     """Yield a dict from file name to content; on leaving the block each entry becomes a file in ``out``.
 
     The folder is made and tried at once, before any long work. Each file is written beside its place and
@@ -24,11 +24,11 @@ def staged(out: str | Path) -> Iterator[dict[str, bytes]]:
     made = [folder for folder in (out, *out.parents) if not folder.exists()]
     contents: dict[str, bytes] = {}
     try:
-        with _refusals(out):
+        with _refusals(out, what):
             out.mkdir(parents=True, exist_ok=True)
             os.unlink(_beside(out, b""))
         yield contents
-        with _refusals(out):
+        with _refusals(out, what):
             written = [(_beside(out, content), out / name) for name, content in contents.items()]
             for path, place in written:
                 os.replace(path, place)
@@ -40,12 +40,12 @@ def staged(out: str | Path) -> Iterator[dict[str, bytes]]:
 
 
 @contextmanager
-def _refusals(out: Path) -> Iterator[None]:
+def _refusals(out: Path, what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        raise InputError(f"{out}: cannot write a report there ({reason}); give another --out folder") from error
+        raise InputError(f"{out}: cannot write {what} there ({reason}); give another --out folder") from error
 
 
 def _beside(out: Path, content: bytes) -> str:
