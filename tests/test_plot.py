@@ -26,8 +26,8 @@ from maxaffine.tiling.paint import (
 from maxaffine.tiling.palette import class_tints, tints
 from maxaffine.tiling.pixels import Window, cell_image, window_of
 
-matplotlib = pytest.importorskip("matplotlib", reason="matplotlib is not installed")
-matplotlib.use("Agg")
+pyplot = pytest.importorskip("matplotlib.pyplot", reason="matplotlib is not installed")
+pyplot.switch_backend("Agg")
 
 SQUARE = ma.Plane.square(torch.zeros(2), torch.tensor([1.0, 0]), torch.tensor([0, 1.0]))
 CORNERS = [(-1.0, -0.5), (0.3, -1.0), (1.2, 0.1), (0.4, 1.1), (-0.8, 0.7)]
@@ -37,7 +37,7 @@ PENTAGON = ma.Plane.polygon(torch.zeros(2), torch.tensor([1.0, 0]), torch.tensor
 @pytest.fixture(autouse=True)
 def figures():
     yield
-    matplotlib.pyplot.close("all")
+    pyplot.close("all")
 
 
 def mlp(outputs: int, seed: int = 0) -> nn.Module:
@@ -53,7 +53,9 @@ def pooled() -> nn.Module:
     """Two inputs as an image, with max-pooling: cells whose vertices have three sides."""
     torch.manual_seed(3)
     layers = (nn.Linear(2, 36), nn.Unflatten(1, (1, 6, 6)), nn.Conv2d(1, 2, 3), nn.MaxPool2d(2), nn.Flatten())
-    return nn.Sequential(*layers, nn.Linear(8, 3)).double().requires_grad_(False)
+    net = nn.Sequential(*layers, nn.Linear(8, 3)).double().requires_grad_(False)
+    net[-1].bias -= net(torch.tensor([[0.1, 0.05]], dtype=torch.float64))[0]  # all three are 0 at one point
+    return net
 
 
 NETS = {"three outputs": mlp(3), "one output": mlp(1, 1), "pooling": pooled()}
@@ -301,12 +303,16 @@ def test_cells_and_classes_are_told_apart_by_colour(three):
     shown = pixels_of(plot.partition(plane))
     window = window_of(plane.plane.corners, len(shown))
     ids = cell_image(plane, window)
-    assert (shown == paint_cells(plane, window)).all()
-    beside = ids[:, 1:] != ids[:, :-1]
-    assert (shown[:, 1:][beside] != shown[:, :-1][beside]).any(-1).all()
+    _, place = np.unique(ids, return_index=True)
+    assert len(place) == len(plane)
+    colour = shown.reshape(-1, 4)[place]
+    assert (shown == colour[ids]).all()
+    a, b = plane.neighbours[(plane.neighbours >= 0).all(1)].T
+    assert (colour[a] != colour[b]).any(1).all()
     shown = pixels_of(plot.partition(plane, "class"))
     classes = network_classes(spline, plane, window.centres()).reshape(ids.shape)
-    colours = [set(map(tuple, np.unique(shown[classes == k], axis=0).tolist())) for k in np.unique(classes)]
+    packed = np.asarray(shown).astype(np.int64) @ [1, 256, 65536, 0]
+    colours = [set(np.unique(packed[classes == k]).tolist()) for k in np.unique(classes)]
     assert len(colours) >= 2
     assert sum(map(len, colours)) == len(set.union(*colours))
 
@@ -334,7 +340,7 @@ def test_halved_pictures_are_averages_of_what_is_opaque():
 
 def test_lines_do_not_drown_small_cells(three):
     _, plane = three
-    coarse, fine = (line_weights(plane.areas, plane.neighbours, window_of(SQUARE.corners, n)) for n in (40, 4000))
+    coarse, fine = (line_weights(plane.areas, plane.neighbours, window_of(SQUARE.corners, n)) for n in (8, 8000))
     assert (coarse == 0).mean() > 0.9
     assert (fine > 0).mean() > 0.9
     assert (fine >= coarse).all()
@@ -353,7 +359,7 @@ def test_points_and_labels_lie_where_the_inputs_are(three):
 
 def test_a_wrong_colour_or_label_is_refused(three):
     spline, plane = three
-    with pytest.raises(InputError, match="no colour is called 'size'.*eccentricity"):
+    with pytest.raises(InputError, match=r"no colour is called 'size'.*eccentricity"):
         plot.partition(plane, "size")
     with pytest.raises(InputError, match="one number for each"):
         plot.partition(plane, np.zeros(3))
@@ -368,7 +374,7 @@ def test_a_wrong_colour_or_label_is_refused(three):
 
 
 def test_layers_say_how_many_cells_each_operator_leaves(three):
-    spline, plane = three
+    _, plane = three
     figure = plot.layers(plane)
     titles = [axis.get_title() for axis in figure.axes if axis.get_visible()]
     until = ma.partition(ma.Spline(NETS["three outputs"], torch.zeros(2, 2).double(), until="1"), SQUARE)
