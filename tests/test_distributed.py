@@ -8,6 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from functools import lru_cache
@@ -25,7 +26,7 @@ from test_plane_degenerate import captured as degenerate
 from torch import nn
 
 import maxaffine as ma
-from maxaffine.distributed import CellBatch, PartitionFiles, job, manifest, parts, stream_partition, streaming
+from maxaffine.distributed import CellBatch, PartitionFiles, job, manifest, parts, stream_partition, streaming, work
 from maxaffine.errors import FileFormatError, InputError, MemoryBudgetError, MissingExtraError
 from maxaffine.geometry.plane import PlanePartition
 
@@ -265,7 +266,8 @@ if __name__ == "__main__":
 def test_a_killed_driver_is_continued(tmp_path: Path) -> None:
     script, folder = tmp_path / "driver.py", tmp_path / "folder"
     script.write_text(DRIVER)
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
     command = [sys.executable, str(script), str(folder)]
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True
@@ -343,28 +345,36 @@ def test_control_c_leaves_a_folder_that_can_be_continued(workers: int, tmp_path:
 
 
 def test_threads_give_up_between_two_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of two threads waits inside its task until the driver gives up; it then does not finish the task."""
     spline, plane, _ = given("mlp")
     monkeypatch.setattr(streaming, "TASKS", 3)
-    real, calls = parts.bordering, []
+    real_chunk, real_part, over = parts.bordering, work.write_part, threading.Event()
+    tasks_of: dict[int, list[int]] = {}
 
     def slowly(*arguments):
-        calls.append(1)
-        time.sleep(0.01)
-        return real(*arguments)
+        if threading.get_ident() == list(tasks_of)[-1]:
+            over.wait(30)
+            time.sleep(0.05)
+        return real_chunk(*arguments)
 
-    monkeypatch.setattr(parts, "bordering", slowly)
+    def write_part(setup, folder, task, chunks):
+        tasks_of.setdefault(threading.get_ident(), []).append(task)
+        if len(tasks_of) == 1:  # the other thread shall have its task before this one begins
+            time.sleep(0.2)
+        return real_part(setup, folder, task, chunks)
 
     def track(tasks, _text: str) -> Iterator[int]:
         yield from islice(tasks, 1)
+        over.set()
         raise KeyboardInterrupt
 
-    stream_partition(spline, plane, tmp_path / "a", chunk=2)
-    total = len(calls)
-    calls.clear()
+    monkeypatch.setattr(parts, "bordering", slowly)
+    monkeypatch.setattr(work, "write_part", write_part)
     with pytest.raises(KeyboardInterrupt):
-        stream_partition(spline, plane, tmp_path / "b", chunk=2, workers=2, track=track)
-    assert total > 30 and len(calls) < total
-    assert not list((tmp_path / "b").glob(".*"))
+        stream_partition(spline, plane, tmp_path, chunk=2, workers=2, track=track)
+    (task,) = list(tasks_of.values())[-1]
+    assert len(tasks_of) == 2 and list(tmp_path.glob("cells-*.parquet"))
+    assert not parts.path_of(tmp_path, task).exists() and not list(tmp_path.glob(".*"))
 
 
 def test_a_limit_stops_and_a_larger_one_goes_on(tmp_path: Path) -> None:

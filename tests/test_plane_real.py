@@ -153,6 +153,8 @@ class Slice:
     radius: float
     general: bool = False
     noise: float = 0.0  # takes the inputs off the walls on which blank pixels tie
+    points: int = 2000  # samples of the domain
+    edges: int = 300  # on how many the walls are looked at
 
     def plane(self, spline: ma.Spline) -> ma.Plane:
         a, b, c = BY_NAME[self.net].inputs(3).double()
@@ -169,7 +171,7 @@ SLICES = [
     Slice("eran_maxpool", 0.01, noise=0.01),
     Slice("verivital_maxpool", 0.005, noise=0.01),
     Slice("resnet_2b.onnx", 0.01, general=True),
-    Slice("resnet20", 0.001, general=True),
+    Slice("resnet20", 0.0002, general=True, points=200, edges=30),
     Slice("gan", 0.3, general=True),
     Slice("mnist-net_256x4", 0.5, general=True),
 ]
@@ -180,7 +182,7 @@ def test_slices(case: Slice) -> None:
     spline = captured(case.net)
     plane = ma.partition(spline, case.plane(spline))
     assert 50 <= len(plane) <= 50_000, f"{len(plane)} cells: the slice tests little, or takes long"
-    check(spline, plane, 2000, general=case.general)
+    laws.check_all(spline, plane, case.points, case.general, case.edges)
 
 
 @pytest.mark.parametrize("name", ["lenet", "eran_maxpool"])
