@@ -11,12 +11,11 @@ from maxaffine.geometry.mesh import build
 from maxaffine.geometry.plane import PlaneCodes, PlanePartition, UnitLists
 from maxaffine.geometry.relunet import TOURNAMENT, ReluNet
 from maxaffine.geometry.restriction import restrict
-from maxaffine.geometry.synchronous import find_cells_on
+from maxaffine.geometry.synchronous import find_cells_on, working_memory
 from maxaffine.slice import Plane
 from maxaffine.spline import Spline
 
 ZEROS = (1e-13, 4e-13, 2e-14)  # shares of a unit's magnitude that count as zero, tried in turn
-DEVICE_MEMORY = 2**30  # bytes for the work on one group of cells
 CELL = 400  # bytes of a cell's corners, sides and edges while it is found and matched
 
 
@@ -37,6 +36,7 @@ def partition_plane(
     """
     if workers < 1:
         raise InputError(f"workers={workers}; at least one is needed")
+    target = _device(device, workers, track)
     net = reduced(spline, plane)
     per_cell = CELL + 8 * max(1, net.units // 64 + 1) + 24 * (len(net.A) - net.units)
     most = min(limit or 1 << 40, (memory or 1 << 50) // per_cell)
@@ -44,10 +44,10 @@ def partition_plane(
     for zero in ZEROS:
         try:
             job = Job(net, plane.corners, zero)
-            if device is None:
+            if target is None:
                 soup, bundles = find_cells(job, workers, most, track)
             else:
-                soup, bundles = find_cells_on(job, torch.device(device), most, memory or DEVICE_MEMORY)
+                soup, bundles = find_cells_on(job, target, most, working_memory(target))
         except Vanishing as error:
             raise _vanishing(spline, net, error.unit) from error
         found = build(tuple(soup[:6]), bundles, net.last, net.left, net.right, merging)
@@ -58,6 +58,17 @@ def partition_plane(
         f"{found[0]} sides of cells found no neighbour: lines of the partition lie closer together than float64 can "
         "tell apart; move the plane's origin a little, or turn u and v"
     )
+
+
+def _device(device: str | None, workers: int, track: Track | None) -> torch.device | None:
+    if device is None:
+        return None
+    if workers > 1 or track is not None:
+        raise InputError("workers= and track= are for the search on the CPU; leave them out with device=")
+    try:
+        return torch.device(device)
+    except RuntimeError as error:
+        raise InputError(f"device={device!r} is no device of torch; give e.g. 'cuda'") from error
 
 
 def reduced(spline: Spline, plane: Plane) -> ReluNet:
