@@ -58,7 +58,7 @@ function holds(c, s, t) {
   for (let i = P.offsets[c]; i < last; i++) {
     const a = 2 * P.corners[i], b = 2 * P.corners[i + 1 < last ? i + 1 : P.offsets[c]];
     if ((P.vertices[b] - P.vertices[a]) * (t - P.vertices[a + 1]) < (P.vertices[b + 1] - P.vertices[a + 1]) * (s - P.vertices[a]))
-      return true;
+      return false;
   }
   return true;
 }
