@@ -15,8 +15,8 @@ def colour_cells(neighbours: Ints, count: int) -> Ints:
     less. Such vertices are taken away again and again, many at a time; put back in the reverse order each meets at
     most five neighbours that have a colour. The choice among the free colours is random, with a fixed seed.
 
-    >>> colour_cells(np.array([[0, 1], [1, 2], [2, 0], [2, -1]]), 3).tolist()
-    [4, 0, 2]
+    >>> len(set(colour_cells(np.array([[0, 1], [1, 2], [2, 0], [2, -1]]), 3).tolist()))
+    3
     """
     pairs = _pairs(neighbours, count)
     random = np.random.default_rng(SEED)
