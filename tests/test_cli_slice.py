@@ -50,25 +50,8 @@ def rows(*numbers: int) -> list[torch.Tensor]:
 
 
 def test_a_slice_through_three_rows_is_written(place, capsys):
-    code, out, err = run(
-        capsys,
-        *[
-            "slice",
-            "net.safetensors",
-            "--data",
-            "data.npz",
-            "--through",
-            "3",
-            "7",
-            "12",
-            "--out",
-            "a/b",
-            "--workers",
-            "2",
-            "--memory",
-            "1GB",
-        ],
-    )
+    words = "slice net.safetensors --data data.npz --through 3 7 12 --out a/b --workers 2 --memory 1GB"
+    code, out, err = run(capsys, *words.split())
     assert (code, err) == (0, "")
     *paths, sizes, exact = out.splitlines()
     assert {path.name for path in (place / "a" / "b").iterdir()} == NAMES
@@ -181,7 +164,8 @@ def small(outputs: int = 3) -> ma.Spline:
 
 
 def points() -> torch.Tensor:
-    return torch.randn(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    """Three inputs, the first two with different largest outputs."""
+    return 3 * torch.randn(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
 
 
 def test_a_small_partition_is_shown_whole():
@@ -221,10 +205,14 @@ def test_what_cannot_be_cut_is_said(monkeypatch):
     spline, x = small(), points()
     assert slice_through(spline, x[:2], [0, 1]) is None
     assert "span no plane" in slice_through(spline, x[[0, 1, 0]], [0, 1, 0]).note
-    monkeypatch.setattr(slicing, "CELLS", 0)
+
+    def stopped(spline, plane, limit):
+        raise ma.errors.MemoryBudgetError(f"stopped after {limit} cells")
+
+    monkeypatch.setattr(slicing, "partition", stopped)
     found = slice_through(spline, x, [0, 1, 2])
     assert found.partition is None
-    assert "more than 0 regions" in found.note
+    assert "more than 20,000 regions" in found.note
     torch.manual_seed(0)
     one = ma.Spline(nn.Sequential(nn.Linear(1, 4), nn.ReLU(), nn.Linear(4, 2)).double(), torch.zeros(2, 1).double())
     assert slice_through(one, torch.rand(3, 1).double(), [0, 1, 2]) is None

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from maxaffine.spline import Spline
 
 POINT = "number of a row of --data, or a .npy file with one network input"
-CELLS = 1_000_000
+LIMIT = 1_000_000
 FORMAT = 1
 
 Out = Annotated[Path, typer.Option(help="folder for slice.png, slice.html (up to 50,000 cells) and slice.npz")]
@@ -49,7 +49,7 @@ def slice_plane(
     std: Std = "1",
     permute: Permute = None,
     shape: InputShape = None,
-    limit: Cells = CELLS,
+    limit: Cells = LIMIT,
     workers: Workers = 1,
     memory: Memory = None,
     until: Until = None,
@@ -109,11 +109,10 @@ def _plane(points: "torch.Tensor", through: bool) -> "Plane":
 
 def _contents(found: "PlanePartition", points: "torch.Tensor", names: list[str], title: str) -> dict[str, bytes]:
     """The files: the picture, the page where the cells are few enough for it, the arrays."""
-    from maxaffine.view import CELLS as MOST
-    from maxaffine.view import view_page
+    from maxaffine.view import CELLS, view_page
 
     contents = {"slice.png": _picture(found, points, names, title), "slice.npz": _arrays(found)}
-    if len(found) <= MOST:
+    if len(found) <= CELLS:
         page = view_page(found, title=f"A slice through {title}", points=points, labels=names)
         contents["slice.html"] = page.encode()
     return contents
@@ -183,11 +182,13 @@ def _lines(found: "PlanePartition", exact: "Exactness", seconds: float) -> list[
 
 
 def _tell(out: Path, names: list[str], lines: list[str]) -> None:
+    from maxaffine.view import CELLS
+
     for name in ("slice.html", "slice.png", "slice.npz"):
         if name in names:
             out_console.print(str((out / name).resolve()), soft_wrap=True, highlight=False)
     if "slice.html" not in names:
         (out / "slice.html").unlink(missing_ok=True)  # of a partition before this one
-        lines = [*lines, "no slice.html: it holds up to 50,000 cells"]
+        lines = [*lines, f"no slice.html: it holds up to {CELLS:,} cells"]
     for line in lines:
         out_console.print(line, soft_wrap=True, highlight=False, markup=False)

@@ -51,16 +51,16 @@ def slice_through(spline: Spline, x: torch.Tensor, rows: Sequence[int]) -> Slice
 def _turn(spline: Spline, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor | None:
     """The point where the line from a to b leaves the largest output of a; None if it does not."""
     segment = Segment(a, b)
-    best = spline(segment.embed(torch.linspace(0, 1, STEPS + 1))).flatten(1).argmax(1)
+    best = spline(segment.embed(torch.linspace(0, 1, STEPS + 1, dtype=torch.float64))).flatten(1).argmax(1)
     changed = (best != best[0]).nonzero()
     if not len(changed):
         return None
     low, high = (int(changed[0]) - 1) / STEPS, int(changed[0]) / STEPS
     for _ in range(50):
         middle = (low + high) / 2
-        same = spline(segment.embed(torch.tensor([middle]))).flatten().argmax() == best[0]
+        same = spline(segment.embed(torch.tensor([middle], dtype=torch.float64))).flatten().argmax() == best[0]
         low, high = (middle, high) if same else (low, middle)
-    return segment.embed(torch.tensor([high]))[0]
+    return segment.embed(torch.tensor([high], dtype=torch.float64))[0]
 
 
 def check_cells(spline: Spline, plane: PlanePartition, count: int = CHECKED) -> Exactness:
