@@ -161,7 +161,7 @@ def test_coincident_walls_survive(
     monkeypatch.setattr(streaming, "TASKS", tasks)
     spline, plane, whole = given(name)
     files = stream_partition(spline, plane, tmp_path, chunk=chunk)
-    assert files.setup.count > 1 and (tasks < 64 or len(files.setup.table) > 0)
+    assert files.setup.count > 1 and (tasks < 64 or len(files.setup.frontier.table) > 0)
     assert_same(files, whole)
 
 

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 from uuid import uuid4
 
 import numpy as np
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from maxaffine.code import Units
 from maxaffine.errors import DegenerateSliceError, FileFormatError, InputError
-from maxaffine.geometry.cells import Job, Store
+from maxaffine.geometry.cells import Job, Store, taken
 from maxaffine.geometry.exploring import advance
 from maxaffine.geometry.relunet import TOURNAMENT, Floats, Ints, ReluNet
 from maxaffine.slice import Plane
@@ -25,25 +26,41 @@ from maxaffine.spline import Spline
 from maxaffine.types import Shape
 
 FILE = "job.npz"
+WIDE = 256  # units of a level: one cell cut by n lines falls into as many as n (n + 1) / 2 + 1 pieces at once
+STEP = 16  # units by which the root cells are cut at a time
 Labels = NDArray[np.int32]
 NET = tuple(f.name for f in fields(ReluNet) if f.name != "base")
+
+
+class Frontier(NamedTuple):
+    """Cells that are cut by the units before levels[level].
+
+    levels: as those of the ReluNet, some divided. table: (B, 2) labels of sides along which several units vanish.
+    """
+
+    levels: Ints
+    level: int
+    store: Store
+    table: Labels
+
+    def some(self, first: int, last: int) -> "Frontier":
+        """A copy with the cells first .. last."""
+        return self._replace(store=taken(self.store, first, last))
 
 
 @dataclass(frozen=True)
 class Setup:
     """All that a worker must know.
 
-    level: of the frontier. store: its cells. table: (B, 2) labels of the frontier's sides along which several units
-    vanish. tasks: (T + 1,) task i cuts the root cells tasks[i] .. tasks[i + 1]. fingerprint: of network and plane.
+    frontier: the root cells. tasks: (T + 1,) task i cuts the root cells tasks[i] .. tasks[i + 1]. fingerprint: of
+    network and plane.
     """
 
     job: Job
     plane: Plane
     signature: tuple[Units, ...]
     out: Shape
-    level: int
-    store: Store
-    table: Labels
+    frontier: Frontier
     tasks: Ints
     fingerprint: str
 
@@ -83,14 +100,15 @@ class Setup:
         net, plane, job = self.job.net, self.plane, self.job
         arrays: dict[str, Any] = {f"net_{name}": getattr(net, name) for name in NET}
         arrays |= {f"base_{i}": base for i, base in enumerate(net.base)}
-        arrays |= {f"store_{name}": value for name, value in self.store._asdict().items()}
+        arrays |= {f"store_{name}": value for name, value in self.frontier.store._asdict().items()}
         arrays |= {name: getattr(plane, name).numpy() for name in ("origin", "u", "v")}
-        arrays |= {"corners": job.corners, "zero": job.zero, "table": self.table, "tasks": self.tasks}
+        arrays |= {"corners": job.corners, "zero": job.zero, "tasks": self.tasks}
+        arrays |= {"table": self.frontier.table, "levels": self.frontier.levels}
         arrays["about"] = json.dumps(
             {
                 "signature": [[u.name, u.pieces, list(u.shape)] for u in self.signature],
                 "out": list(self.out),
-                "level": self.level,
+                "level": self.frontier.level,
                 "fingerprint": self.fingerprint,
             }
         )
@@ -115,9 +133,7 @@ class Setup:
                 Plane(origin, u, v, arrays["corners"]),
                 tuple(Units(name, pieces, tuple(shape)) for name, pieces, shape in about["signature"]),
                 tuple(about["out"]),
-                about["level"],
-                store,
-                arrays["table"],
+                Frontier(arrays["levels"], about["level"], store, arrays["table"]),
                 arrays["tasks"],
                 about["fingerprint"],
             )
@@ -126,34 +142,41 @@ class Setup:
 
 
 def prepared(spline: Spline, plane: Plane, net: ReluNet, zero: float, wanted: int, fingerprint: str) -> Setup:
-    """Cut level by level until there are at least `wanted` root cells, and share them out among `wanted` tasks."""
-    job, table, last = Job(net, plane.corners, zero), np.empty((0, 2), np.int32), len(net.levels) - 1
-    level, store, start = 0, job.root(), np.array([0, 1])
-    setup = Setup(job, plane, spline._signature, spline.out_shape, level, store, table, start, fingerprint)
-    arrays = job.arrays()
-    while level < last and len(store.h) < wanted:
-        store, table = advanced(setup, arrays, level, store, table)
-        level += 1
-    cells = len(store.h)
+    """Cut until there are at least `wanted` root cells, and share them out among `wanted` tasks."""
+    job = Job(net, plane.corners, zero)
+    root = Frontier(narrowed(net.levels), 0, job.root(), np.empty((0, 2), np.int32))
+    setup = Setup(job, plane, spline._signature, spline.out_shape, root, np.array([0, 1]), fingerprint)
+    frontier = divided(setup, job.arrays()[0], root, wanted)
+    cells = len(frontier.store.h)
     tasks = np.unique(np.linspace(0, cells, min(cells, wanted) + 1).astype(np.int64))
-    return replace(setup, level=level, store=store, table=table, tasks=tasks)
+    return replace(setup, frontier=frontier, tasks=tasks)
 
 
-def advanced(
-    setup: Setup, arrays: tuple[Floats, Ints, Ints], level: int, store: Store, table: Labels
-) -> tuple[Store, Labels]:
-    """The cells of a store cut by one level, and the table of bundled labels, which grows."""
-    job, rows = setup.job, table.copy()
-    new, rows, count, failure = cast(Any, advance)(arrays, level, tuple(store), job.eps, job.strict, rows, len(rows))
-    setup.check(failure)
-    return Store(*(np.ascontiguousarray(a) for a in new)), rows[:count].copy()
+def narrowed(levels: Ints) -> Ints:
+    """Levels of at most WIDE units: units of one level are independent, so any of them may come first."""
+    inside = [np.arange(a, b, WIDE) for a, b in pairwise(levels.tolist())]
+    return np.concatenate([*inside, levels[-1:]]).astype(np.int64)
+
+
+def divided(setup: Setup, matrix: Floats, frontier: Frontier, wanted: int) -> Frontier:
+    """Cut by a few units at a time until there are at least `wanted` cells, or no more units."""
+    job, (levels, level, store, table) = setup.job, frontier
+    while level < len(levels) - 1 and len(store.h) < wanted:
+        if levels[level + 1] - levels[level] > STEP:
+            levels = np.insert(levels, level + 1, levels[level] + STEP)
+        net, rows = (matrix, levels, np.arange(job.net.units)), table.copy()
+        cells, rows, count, failure = cast(Any, advance)(net, level, tuple(store), job.eps, job.strict, rows, len(rows))
+        setup.check(failure)
+        level, store, table = level + 1, Store(*(np.ascontiguousarray(a) for a in cells)), rows[:count].copy()
+    return Frontier(levels, level, store, table)
 
 
 def writable(setup: Setup) -> Setup:
     """The same with arrays of its own where compiled code reads them: it does not take read-only ones."""
     net = setup.job.net
-    own = {name: getattr(net, name).copy() for name in ("levels", "left", "right", "last")}
-    return replace(setup, job=replace(setup.job, net=replace(net, **own)))
+    own = {name: getattr(net, name).copy() for name in ("left", "right", "last")}
+    frontier = setup.frontier._replace(levels=setup.frontier.levels.copy())
+    return replace(setup, job=replace(setup.job, net=replace(net, **own)), frontier=frontier)
 
 
 def fingerprint_of(spline: Spline, plane: Plane) -> str:

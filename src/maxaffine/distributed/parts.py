@@ -125,7 +125,7 @@ def read_groups(path: Path, summary: Summary, border: bool | None = None, column
 def schema_of(setup: Setup) -> "pa.Schema":
     """Names and types of the columns."""
     pa = arrow()
-    words, outputs = setup.store.bits.shape[1], max(1, len(setup.job.net.A) - setup.job.net.units)
+    words, outputs = setup.frontier.store.bits.shape[1], max(1, len(setup.job.net.A) - setup.job.net.units)
     return pa.schema(
         [
             ("s", pa.list_(pa.float64())),

@@ -119,7 +119,7 @@ class PartitionFiles:
         """
         net, setup = self.setup.job.net, self.setup
         pieces = sum(part.pieces for part in self.parts)
-        needed = pieces * (PIECE + 8 * setup.store.bits.shape[1] + 24 * (len(net.A) - net.units))
+        needed = pieces * (PIECE + 8 * setup.frontier.store.bits.shape[1] + 24 * (len(net.A) - net.units))
         if memory is not None and needed > memory:
             raise MemoryBudgetError(
                 f"{pieces} pieces of cells would take about {needed / 1e9:.3g} GB in memory; read them with batches(), "

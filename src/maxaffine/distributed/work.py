@@ -7,13 +7,13 @@ from typing import Any, cast
 
 import numpy as np
 
-from maxaffine.distributed.job import Labels, Setup, advanced
+from maxaffine.distributed.job import Frontier, Labels, Setup, divided
 from maxaffine.distributed.parts import Summary, write_part
 from maxaffine.errors import MemoryBudgetError
-from maxaffine.geometry.cells import Soup, Store, taken
+from maxaffine.geometry.cells import Soup, taken
 from maxaffine.geometry.exploring import explore
 from maxaffine.geometry.kernels import BUNDLE, CULLED, LEAF, SHRUNK
-from maxaffine.geometry.relunet import Floats, Ints
+from maxaffine.geometry.relunet import Floats
 
 FRONT = BUNDLE + (1 << 29)  # labels from here on are rows of the table that the work began with
 PARTS = 8  # into which work is divided whose cells do not fit into a chunk
@@ -35,34 +35,30 @@ def work(setup: Setup, folder: Path, task: int, chunk: int, limit: int, halted: 
     chunk: cells that are held at once. Raises MemoryBudgetError after more than `limit` cells, DegenerateSliceError,
     FileFormatError when the part cannot be written, Interrupted.
     """
-    store = taken(setup.store, int(setup.tasks[task]), int(setup.tasks[task + 1]))
-    chunks = explored(setup, setup.job.arrays(), setup.level, store, setup.table, chunk)
+    roots = setup.frontier.some(int(setup.tasks[task]), int(setup.tasks[task + 1]))
+    chunks = explored(setup, setup.job.arrays()[0], roots, chunk)
     return write_part(setup, folder, task, _counted(chunks, limit, halted))
 
 
-def explored(
-    setup: Setup, arrays: tuple[Floats, Ints, Ints], level: int, store: Store, table: Labels, chunk: int
-) -> Iterator[tuple[Soup, Labels]]:
-    """The finished cells of a store with their table of bundled labels, at most `chunk` at a time.
+def explored(setup: Setup, matrix: Floats, roots: Frontier, chunk: int) -> Iterator[tuple[Soup, Labels]]:
+    """The finished cells of some roots with their table of bundled labels, at most `chunk` at a time.
 
-    A store with more cells than that is found out by running into the limit; it is then divided, after one more level
-    if it has one cell only.
+    Roots with more cells than that are found out by running into the limit; they are then divided, a single one after
+    being cut by a few more units.
     """
-    job = setup.job
-    raised = taken(store, 0, len(store.h))
+    job, net = setup.job, (matrix, roots.levels, np.arange(setup.job.net.units))
+    raised = taken(roots.store, 0, len(roots.store.h))
     raised.e[raised.e >= BUNDLE] += FRONT - BUNDLE
-    arguments = (arrays, level, tuple(raised), job.eps, job.strict, chunk, LEAF, CULLED, SHRUNK)
+    arguments = (net, roots.level, tuple(raised), job.eps, job.strict, chunk, LEAF, CULLED, SHRUNK)
     found, new, failure = cast(Any, explore)(*arguments)
     setup.check(failure)
     if failure != -3:
-        yield Soup(*found), _settled(found[2], new, table)
+        yield Soup(*found), _settled(found[2], new, roots.table)
         return
-    while len(store.h) == 1:
-        store, table = advanced(setup, arrays, level, store, table)
-        level += 1
-    edges = np.unique(np.linspace(0, len(store.h), PARTS + 1).astype(int)).tolist()
+    roots = divided(setup, matrix, roots, PARTS) if len(roots.store.h) == 1 else roots
+    edges = np.unique(np.linspace(0, len(roots.store.h), PARTS + 1).astype(int)).tolist()
     for first, last in pairwise(edges):
-        yield from explored(setup, arrays, level, taken(store, first, last), table, chunk)
+        yield from explored(setup, matrix, roots.some(first, last), chunk)
 
 
 def _settled(e: Labels, new: Labels, table: Labels) -> Labels:
