@@ -39,7 +39,8 @@ def line(partition: "LinePartition", outputs: Sequence[int] | None = None, *, ax
         axis.plot(tau, values[:, k], color=colour, linewidth=1.6, label=f"output {k}")
     _knots(axis, partition.knots)
     axis.set_xlim(0, 1)
-    axis.set_xlabel(f"tau ({len(partition.knots):,} knots)")
+    axis.set_xlabel(f"τ along x0 + τ (x1 - x0): {len(partition.knots):,} knots")
+    axis.set_ylabel("output" if len(chosen) > 1 else f"output {chosen[0]}")
     axis.spines[["top", "right"]].set_visible(False)
     if len(chosen) > 1:
         axis.legend(frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5))

@@ -31,17 +31,24 @@ def figure(size: tuple[float, float]) -> "Figure":
     return Figure(figsize=size, layout="constrained")
 
 
-def new_axes() -> "Axes":
-    """The axes of a new figure."""
-    return pyplot().subplots(figsize=(6.4, 5.6), layout="constrained")[1]
+def new_axes(aspect: float = 1.0, beside: float = 0.0) -> "Axes":
+    """The axes of a new figure for a picture ``aspect`` times as high as wide, with room (inches) beside it."""
+    width = 6.0 if aspect <= 1 else 6.0 / aspect
+    size = (max(width, 3.0) + 0.6 + beside, max(width * aspect, 2.0) + 1.0)
+    return pyplot().subplots(figsize=size, layout="constrained")[1]
 
 
-def new_panels(count: int, columns: int, width: float = 2.5) -> "tuple[Figure, list[Axes]]":
-    """A figure of ``count`` square panels, ``columns`` in a row."""
+def new_panels(count: int, columns: int, aspect: float = 1.0) -> "tuple[Figure, list[Axes]]":
+    """A figure of ``count`` panels, ``columns`` in a row, each ``aspect`` times as high as wide."""
     columns = min(count, columns)
+    width = min(3.9, 10.4 / columns)
     rows = -(-count // columns)
     figure, axes = pyplot().subplots(
-        rows, columns, figsize=(width * columns, (width + 0.35) * rows), layout="constrained", squeeze=False
+        rows,
+        columns,
+        figsize=(width * columns, (width * aspect + 0.4) * rows + 0.4),
+        layout="constrained",
+        squeeze=False,
     )
     for spare in axes.flat[count:]:
         spare.set_visible(False)

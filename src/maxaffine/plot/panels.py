@@ -11,14 +11,16 @@ from torch import Tensor
 from maxaffine.code import index_of
 from maxaffine.errors import InputError
 from maxaffine.plot.library import INK, new_panels
-from maxaffine.plot.planes import draw_edges, draw_segments, extent, frame, partition
+from maxaffine.plot.planes import draw_edges, draw_segments, extent, frame, hue_order, partition, shape_of
 from maxaffine.spline import Spline
 from maxaffine.tiling.colours import colour_cells
 from maxaffine.tiling.levels import edge_operators, edges_of, merge_cells, switching_units
+from maxaffine.tiling.paint import class_image
 from maxaffine.tiling.palette import tints
 from maxaffine.tiling.pixels import cell_image, window_of
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from maxaffine.geometry.plane import PlanePartition
@@ -39,7 +41,8 @@ def layers(plane: "PlanePartition", columns: int = 4) -> "Figure":
         MissingExtraError: matplotlib is not installed.
     """
     names, first = plane.edge_units.names, edge_operators(plane)
-    figure, axes = new_panels(len(names), columns)
+    figure, axes = new_panels(len(names), columns, shape_of(plane))
+    figure.suptitle("The cells after each operator; orange: the edges that it adds", fontsize=10)
     window = window_of(plane.plane.corners, PANEL)
     ids = cell_image(plane, window)
     for k, (name, axis) in enumerate(zip(names, axes, strict=True)):
@@ -53,8 +56,9 @@ def layers(plane: "PlanePartition", columns: int = 4) -> "Figure":
         areas = _alike(np.bincount(merged, weights=plane.areas, minlength=count), len(plane))
         draw_edges(axis, plane, walls & (first < k), areas, INK, 0.5)
         draw_edges(axis, plane, first == k, areas, NEW, 1.0)
-        frame(axis, plane, ticks=False)
+        frame(axis, plane)
         axis.set_title(f"after {name!r}: {count:,} cells", fontsize=9)
+    _outer(axes, columns)
     return figure
 
 
@@ -78,12 +82,16 @@ def training(
     """
     if not partitions or len(titles) not in (0, len(partitions)):
         raise InputError(f"a strip of {len(partitions)} partitions needs as many titles, got {len(titles)}")
-    figure, axes = new_panels(len(partitions), columns)
+    figure, axes = new_panels(len(partitions), columns, max(map(shape_of, partitions)))
+    hues = None
+    if isinstance(colour, str) and colour == "class":  # the hues of the last snapshot for all of them
+        last = partitions[-1]
+        hues = hue_order(class_image(last, window_of(last.plane.corners, PANEL)), last).tolist()
     said = titles or [f"{len(plane):,} cells" for plane in partitions]
     for plane, title, axis in zip(partitions, said, axes, strict=True):
-        partition(plane, colour, boundary=boundary, points=points, labels=labels, names=False, ax=axis)
-        frame(axis, plane, ticks=False)
+        partition(plane, colour, boundary=boundary, points=points, labels=labels, names=False, hues=hues, ax=axis)
         axis.set_title(title, fontsize=9)
+    _outer(axes, columns)
     return figure
 
 
@@ -108,7 +116,8 @@ def units(
         raise InputError(f"no unit of {operator!r} switches on this plane; name the units to show")
     if not all(0 <= unit < known[operator].units for unit in shown):
         raise InputError(f"{operator!r} has units 0 to {known[operator].units - 1}; got {shown}")
-    figure, axes = new_panels(len(shown), columns)
+    figure, axes = new_panels(len(shown), columns, shape_of(plane))
+    figure.suptitle(_meaning(known[operator].op, operator), fontsize=10)
     window = window_of(plane.plane.corners, FIELD)
     ids = cell_image(plane, window)
     fields = _fields(plane, spline, operator, shown, window.centres(), ids.ravel())
@@ -119,9 +128,28 @@ def units(
         image.set_clim(-reach, reach)
         draw_edges(axis, plane, np.ones(len(plane.edges), bool), _alike(plane.areas, len(plane)), INK, 0.4)
         draw_segments(axis, plane.vertices[plane.edges[edges_of(plane, operator, unit)]], INK, 1.4)
-        frame(axis, plane, ticks=False)
-        axis.set_title(f"{operator}[{unit}]", fontsize=9)
+        frame(axis, plane)
+        axis.set_title(f"unit {unit}", fontsize=9)
+    _outer(axes, columns)
     return figure
+
+
+def _meaning(kind: str, operator: str) -> str:
+    """What the panels of units show."""
+    if kind in PAIRS or "max" in kind:
+        return f"Units of {operator!r} ({kind}): the candidate that wins; line: where another one does"
+    return f"Units of {operator!r} ({kind}): what they are given, blue below 0, red above; line: where they switch"
+
+
+def _outer(axes: "list[Axes]", columns: int) -> None:
+    """Numbers and names of s and t only at the left and below."""
+    for k, axis in enumerate(axes):
+        left, low = k % columns == 0, k + columns >= len(axes)
+        axis.tick_params(labelleft=left, labelbottom=low, labelsize="x-small")
+        if not left:
+            axis.set_ylabel("")
+        if not low:
+            axis.set_xlabel("")
 
 
 def _fields(

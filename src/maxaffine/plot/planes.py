@@ -10,9 +10,10 @@ from torch import Tensor
 
 from maxaffine.errors import InputError
 from maxaffine.geometry.statistics import statistics
-from maxaffine.plot.library import INK, new_axes, pyplot
+from maxaffine.plot.library import INK, new_axes
+from maxaffine.plot.marks import legend_of, mark_points
 from maxaffine.tiling.boundary import decision_boundary
-from maxaffine.tiling.paint import class_image, line_weights, name_places, paint_cells, paint_classes
+from maxaffine.tiling.paint import class_image, class_order, line_weights, name_places, paint_cells, paint_classes
 from maxaffine.tiling.pixels import Window, cell_image, window_of
 
 if TYPE_CHECKING:
@@ -21,9 +22,16 @@ if TYPE_CHECKING:
     from maxaffine.geometry.plane import PlanePartition
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 TAILS = 0.01  # of the area: values of the smallest and of the largest such share do not stretch the colours
 DECADES = 100.0  # positive values that span more are shown on a logarithmic scale
 SIZE = 1600  # pixels along the longer side
+MEANING = {
+    "sides": "number of sides",
+    "area": "area in (s, t)",
+    "eccentricity": "eccentricity",
+    "slope": "norm of the slope: output per unit of (s, t)",
+}
 
 
 def partition(
@@ -36,6 +44,7 @@ def partition(
     edges: bool = True,
     names: bool = True,
     limits: tuple[float, float] | None = None,
+    hues: Sequence[int] | None = None,
     ax: "Axes | None" = None,
 ) -> "Axes":
     """Draw the cells of a plane in (s, t); 400,000 of them take seconds.
@@ -46,31 +55,48 @@ def partition(
     over ``limits`` (default: all but the outermost hundredths of the area), on a logarithmic scale when all are
     positive and span more than two decades. boundary: draw where the two largest outputs are equal (of one output:
     where it is 0). points: inputs (n, *in), each shown at its nearest point of the plane; labels: texts beside them,
-    or numbers that colour them. edges: thin lines between cells that are large enough for it. names: write the
-    number of each class into it. ax: where to draw; without it a new figure, which also gets a colour bar.
+    or numbers that colour them, class numbers in the hues of their classes. edges: thin lines between cells that are
+    large enough for it. names: write the number of each class into it. hues: the classes in the order in which they
+    get their hues (default: the class with the largest part of the picture first), for pictures to be compared.
+    ax: where to draw; without it a new figure, which also gets a title, a colour bar and a legend.
 
     Raises:
         InputError: a colour that is no name and not one number a cell, or labels that do not fit the points.
         MissingExtraError: matplotlib is not installed.
     """
-    axis = new_axes() if ax is None else ax
     places = np.zeros((0, 2)) if points is None else plane.plane.coordinates(torch.as_tensor(points))
-    window = window_of(plane.plane.corners, SIZE)
     flat = colour is None or (isinstance(colour, str) and colour == "class")
+    axis = new_axes(shape_of(plane), 0.0 if flat else 0.9) if ax is None else ax
+    window = window_of(plane.plane.corners, SIZE)
+    order = np.arange(0)
     if colour is None:
         _show(axis, paint_cells(plane, window), window)
     elif flat:
-        _classes(axis, plane, window, names, places)
+        order = _classes(axis, plane, window, names, places, hues)
     else:
         _values(axis, plane, window, colour, limits, bar=ax is None)
     if edges:
         draw_edges(axis, plane, np.ones(len(plane.edges), bool), plane.areas, INK if flat else "white")
-    if boundary:
-        draw_segments(axis, decision_boundary(plane), INK, 1.6)
-    if points is not None:
-        _points(axis, places, labels)
+    segments = decision_boundary(plane) if boundary else np.zeros((0, 2, 2))
+    draw_segments(axis, segments, INK, 1.6)
     frame(axis, plane)
+    kinds = mark_points(axis, places, labels, order)
+    if ax is None:
+        axis.set_title(_title(plane, colour), fontsize=10)
+        legend_of(axis, kinds, _boundary_name(plane) if len(segments) else "")
     return axis
+
+
+def _title(plane: "PlanePartition", colour: str | ArrayLike | None) -> str:
+    """How many cells, and what the colour is unless a colour bar says so."""
+    cells = f"{len(plane):,} cells"
+    if isinstance(colour, str) and colour == "class":
+        return f"{cells}, colour: {'sign of the output' if plane.b[0].size == 1 else 'largest output'}"
+    return cells
+
+
+def _boundary_name(plane: "PlanePartition") -> str:
+    return "where f = 0" if plane.b[0].size == 1 else "decision boundary"
 
 
 def values_of(plane: "PlanePartition", colour: str | ArrayLike) -> Floats:
@@ -110,8 +136,14 @@ def draw_segments(axis: "Axes", segments: Floats, colour: str, width: float) -> 
         )
 
 
-def frame(axis: "Axes", plane: "PlanePartition", ticks: bool = True) -> None:
-    """Show the plane's polygon without distortion: a unit of t is as long as v, a unit of s as long as u."""
+def shape_of(plane: "PlanePartition") -> float:
+    """Height over width of the picture: a unit of t is as long as v, a unit of s as long as u."""
+    width, height = np.ptp(plane.plane.corners, axis=0)
+    return float(height / width * (plane.plane.v.norm() / plane.plane.u.norm()))
+
+
+def frame(axis: "Axes", plane: "PlanePartition") -> None:
+    """Show the plane's polygon without distortion, with the length in the input space of a unit of s and of t."""
     from matplotlib.patches import Polygon
 
     corners, u, v = plane.plane.corners, plane.plane.u, plane.plane.v
@@ -121,14 +153,14 @@ def frame(axis: "Axes", plane: "PlanePartition", ticks: bool = True) -> None:
     axis.set_ylim(bottom, top)
     axis.set_aspect(float(v.norm() / u.norm()))
     axis.spines[:].set_visible(False)
-    if ticks:
-        axis.set_xlabel("s")
-        axis.set_ylabel("t", rotation=0, labelpad=8)
-        axis.locator_params(nbins=5)
-        axis.tick_params(length=3, width=0.6, labelsize="small")
-    else:
-        axis.set_xticks([])
-        axis.set_yticks([])
+    axis.set_xlabel(_unit("s", float(u.norm())), fontsize="small")
+    axis.set_ylabel(_unit("t", float(v.norm())), fontsize="small")
+    axis.locator_params(nbins=5)
+    axis.tick_params(length=3, width=0.6, labelsize="small")
+
+
+def _unit(name: str, length: float) -> str:
+    return name if abs(length - 1) < 1e-9 else f"{name}, in units of {length:.3g}"
 
 
 def _show(axis: "Axes", rgba: NDArray[np.uint8], window: Window) -> None:
@@ -140,13 +172,31 @@ def extent(window: Window) -> tuple[float, float, float, float]:
     return window.left, window.right, window.bottom, window.top
 
 
-def _classes(axis: "Axes", plane: "PlanePartition", window: Window, names: bool, points: Floats) -> None:
-    classes = class_image(plane, window)
-    _show(axis, paint_classes(plane, window, classes), window)
-    single = plane.b[0].size == 1
+def _classes(
+    axis: "Axes", plane: "PlanePartition", window: Window, names: bool, points: Floats, hues: Sequence[int] | None
+) -> Ints:
+    """Paint and name the classes; returns the order in which they have their hues."""
+    classes, single = class_image(plane, window), plane.b[0].size == 1
+    order = hue_order(classes, plane, hues)
+    _show(axis, paint_classes(plane, window, classes, order), window)
     for name, (s, t) in name_places(classes, window, points).items() if names else ():
-        text = ("< 0", "> 0")[name] if single else str(name)
+        text = ("f < 0", "f > 0")[name] if single else str(name)
         axis.text(s, t, text, ha="center", va="center", color=INK, fontsize="large", fontweight="bold", zorder=4)
+    return order
+
+
+def hue_order(classes: Ints, plane: "PlanePartition", first: Sequence[int] | None = None) -> Ints:
+    """All classes in the order of their hues: those in ``first``, then by their share of the picture, then the rest.
+
+    Two classes keep their hues in every picture.
+    """
+    count = max(2, plane.b[0].size)
+    if first is None and count == 2:
+        return np.arange(2)
+    wanted = np.concatenate(
+        [np.asarray(() if first is None else first, np.int64), class_order(classes), np.arange(count)]
+    )
+    return wanted[np.sort(np.unique(wanted, return_index=True)[1])]
 
 
 def _values(
@@ -168,8 +218,11 @@ def _values(
         pixels, origin="lower", extent=extent(window), aspect="auto", norm=norm, cmap="viridis", zorder=1
     )
     if bar:
-        label = colour if isinstance(colour, str) else ""
-        pyplot().colorbar(image, ax=axis, shrink=0.8, pad=0.02, extend="both", label=label)
+        beyond = (bool(np.nanmin(values) < low), bool(np.nanmax(values) > high))
+        ends = {(True, True): "both", (True, False): "min", (False, True): "max", (False, False): "neither"}
+        label = MEANING.get(colour, colour) if isinstance(colour, str) else ""
+        column = axis.inset_axes((1.03, 0.0, 0.03, 1.0))
+        axis.figure.colorbar(image, cax=column, extend=ends[beyond], label=label)
 
 
 def draw_edges(
@@ -187,28 +240,3 @@ def draw_edges(
     colours = np.concatenate([np.tile(to_rgb(colour), (len(weight), 1)), 0.15 + 0.5 * weight[:, None]], axis=1)
     lines = plane.vertices[plane.edges[drawn]]
     axis.add_collection(LineCollection(list(lines), colors=colours, linewidths=width * (0.3 + 0.7 * weight), zorder=2))
-
-
-def _points(axis: "Axes", places: Floats, labels: Sequence[str] | ArrayLike | None) -> None:
-    marks = None if labels is None else np.asarray(labels)
-    if marks is not None and marks.shape != (len(places),):
-        raise InputError(f"{len(places)} points need as many labels, got shape {marks.shape}")
-    texts = marks is not None and marks.dtype.kind in "US"
-    size = 34 if len(places) <= 30 else 14
-    colours: str | NDArray = "white"
-    if marks is not None and not texts:
-        kinds, kind = np.unique(marks, return_inverse=True)
-        colours = _strong(len(kinds))[kind]
-    axis.scatter(*places.T, s=size, c=colours, edgecolors=INK, linewidths=0.9, zorder=5)
-    for text, place in zip(marks if texts and marks is not None else (), places, strict=False):
-        box = {"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": INK, "linewidth": 0.6, "alpha": 0.9}
-        axis.annotate(
-            str(text), place, xytext=(7, 7), textcoords="offset points", color=INK, bbox=box, fontsize=9, zorder=6
-        )
-
-
-def _strong(count: int) -> Floats:
-    """The hues of the classes, darker and more vivid than the cells below (count, 3)."""
-    from maxaffine.tiling.palette import CLASS_HUES, oklch
-
-    return np.concatenate([oklch(0.62, 0.15, CLASS_HUES[k % len(CLASS_HUES)]) for k in range(count)]) / 255

@@ -117,7 +117,7 @@ def line_weights(areas: Floats, neighbours: Ints, window: Window) -> Floats:
     """(E,) how strongly to draw each edge, 0 to 1: 0 beside a cell so small that lines would drown it."""
     width, height = window.pixel
     size = np.sqrt(np.append(areas, np.inf) / (width * height))  # -1, outside, reads the last entry
-    return ((size[neighbours].min(1) - 4) / 30).clip(0, 1)
+    return ((size[neighbours].min(1) - 3) / 14).clip(0, 1)
 
 
 def _places(order: Ints) -> Ints:
