@@ -49,7 +49,7 @@ def content(plane: "PlanePartition", points: Tensor | ArrayLike | None, labels: 
         "boundary": decision_boundary(plane).astype(np.float64),
     }
     palette = {
-        mode: {"tints": tints(dark).tolist(), "classes": class_tints(min(total, 10), dark).tolist()}
+        mode: {"tints": tints(dark).tolist(), "classes": class_tints(min(max(total, 2), 10), dark).tolist()}
         for mode, dark in (("light", False), ("dark", True))
     }
     return {

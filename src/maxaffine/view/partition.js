@@ -27,7 +27,11 @@ const best = Uint32Array.from({ length: F }, (_, c) => {
   for (let k = 1; k < K; k++) if (value(c, k, s, t) > value(c, top, s, t)) top = k;
   return top;
 });
-const slope = c => { let sum = 0; for (let k = 2 * c * K; k < 2 * (c + 1) * K; k++) sum += P.A[k] ** 2; return Math.sqrt(sum); };
+function slope(c) {                              // the largest singular value of A (K, 2)
+  let ss = 0, st = 0, tt = 0;
+  for (let k = 2 * c * K; k < 2 * (c + 1) * K; k += 2) { ss += P.A[k] ** 2; st += P.A[k] * P.A[k + 1]; tt += P.A[k + 1] ** 2; }
+  return Math.sqrt((ss + tt + Math.hypot(ss - tt, 2 * st)) / 2);
+}
 
 // ---- which cell is at (s, t): a grid of lists, then the test with the cell's sides ----
 const grid = (() => {

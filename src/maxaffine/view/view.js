@@ -35,7 +35,7 @@ for (let c = 0; c < F; c++) {
   for (const [k, part] of cut) { parts.push([k, part, c]); share[k] += area(part); }
 }
 const shares = [...share.keys()].filter(k => share[k] > 0).sort((a, b) => share[b] - share[a]);
-const rank = new Map(shares.map((k, i) => [k, i]));
+const rank = new Map(shares.map((k, i) => [k, share.length === 2 ? k : i]));
 function paintBy(mode) {
   const colour = new Array(F), legend = $('legend'), tint = (k, c) => css(palette().classes[rank.get(k) % palette().classes.length][P.colours[c]]);
   legend.hidden = !(mode in STATISTICS);
@@ -140,9 +140,29 @@ function frame() {
     ctx.lineWidth = wide * dpr; ctx.strokeStyle = dark.matches ? '#66d9e8' : '#0b6577'; ctx.stroke();
   }
   drawPoints();
+  drawScales();
+}
+function drawScales() {                          // numbers of s along the lower edge of the picture, of t along its left
+  const round = raw => { const p = 10 ** Math.floor(Math.log10(raw)); return p * [1, 2, 5, 10].find(m => p * m >= raw); };
+  const [ink, halo] = dark.matches ? ['#eceae4', '#15171acc'] : ['#1d1c1a', '#fbfaf6cc'];
+  const w = layer.width, h = layer.height, digits = step => Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
+  const write = (text, x, y) => { ctx.strokeText(text, x, y); ctx.fillText(text, x, y); };
+  ctx.font = `${11.5 * dpr}px system-ui, sans-serif`; ctx.fillStyle = ink; ctx.strokeStyle = halo; ctx.lineWidth = 4 * dpr;
+  ctx.lineJoin = 'round'; ctx.textBaseline = 'alphabetic';
+  for (const [name, low, high, place] of [['s', S(0), S(w / dpr), v => X(v, view)], ['t', T(h / dpr), T(0), v => Y(v, view)]]) {
+    const step = round(110 * dpr * (high - low) / (name === 's' ? w : h));
+    for (let i = Math.ceil(low / step); i * step <= high; i++) {
+      const at = place(i * step), text = (i * step).toFixed(Math.min(digits(step), 12)).replace('-', '−');
+      if (at < 24 * dpr || at > (name === 's' ? w : h) - 24 * dpr) continue;
+      ctx.textAlign = name === 's' ? 'center' : 'left';
+      name === 's' ? write(`s = ${text}`, at, h - 8 * dpr) : write(`t = ${text}`, 8 * dpr, at - 4 * dpr);
+      ctx.fillRect(...(name === 's' ? [at, h - 5 * dpr, dpr, 5 * dpr] : [0, at, 5 * dpr, dpr]));
+    }
+  }
+  ctx.textAlign = 'left';
 }
 function drawPoints() {
-  ctx.font = `600 ${13 * dpr}px system-ui, sans-serif`; ctx.textBaseline = 'middle';
+  ctx.font = `600 ${13 * dpr}px system-ui, sans-serif`; ctx.textBaseline = 'middle'; ctx.textAlign = 'left';
   for (const { at: [s, t], text } of DATA.points) {
     const x = X(s, view), y = Y(t, view), wide = text ? ctx.measureText(text).width + 10 * dpr : 0;
     ctx.beginPath(); ctx.arc(x, y, 5 * dpr, 0, 7); ctx.fillStyle = '#ffffff'; ctx.fill();
