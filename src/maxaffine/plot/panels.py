@@ -145,6 +145,7 @@ def _outer(axes: "list[Axes]", columns: int) -> None:
     """Numbers and names of s and t only at the left and below."""
     for k, axis in enumerate(axes):
         left, low = k % columns == 0, k + columns >= len(axes)
+        axis.locator_params(nbins=5, prune="both")  # numbers at the ends would touch those of the next panel
         axis.tick_params(labelleft=left, labelbottom=low, labelsize="x-small")
         if not left:
             axis.set_ylabel("")

@@ -222,21 +222,29 @@ def _values(
         ends = {(True, True): "both", (True, False): "min", (False, True): "max", (False, False): "neither"}
         label = MEANING.get(colour, colour) if isinstance(colour, str) else ""
         column = axis.inset_axes((1.03, 0.0, 0.03, 1.0))
-        axis.figure.colorbar(image, cax=column, extend=ends[beyond], label=label)
+        axis.figure.colorbar(image, cax=column, extend=ends[beyond])
+        column.set_ylabel(label, fontsize="small")
+        column.tick_params(labelsize="small")
 
 
 def draw_edges(
     axis: "Axes", plane: "PlanePartition", chosen: NDArray[np.bool_], areas: Floats, colour: str, width: float = 0.7
 ) -> None:
-    """Draw some edges as lines: the smaller the cells beside them, of these areas, the thinner; the smallest none."""
+    """Draw some edges as lines: the smaller the cells beside them, of these areas, the thinner; the smallest none.
+
+    Where most cells are too small for lines, those around the few larger ones would only be specks: all grow fainter.
+    """
     from matplotlib.collections import LineCollection
     from matplotlib.colors import to_rgb
 
     place = axis.get_window_extent()
     window = window_of(plane.plane.corners, round(max(place.width, place.height)))
-    weight = line_weights(areas, plane.neighbours, window)
+    typical = line_weights(np.array([(areas**2).sum() / areas.sum()]), np.zeros((1, 2), np.int64), window)
+    weight = line_weights(areas, plane.neighbours, window) * typical
     drawn = chosen & (weight > 0) & (plane.neighbours >= 0).all(1)
     weight = weight[drawn]
-    colours = np.concatenate([np.tile(to_rgb(colour), (len(weight), 1)), 0.15 + 0.5 * weight[:, None]], axis=1)
+    colours = np.concatenate(
+        [np.tile(to_rgb(colour), (len(weight), 1)), 0.15 * typical + 0.5 * weight[:, None]], axis=1
+    )
     lines = plane.vertices[plane.edges[drawn]]
     axis.add_collection(LineCollection(list(lines), colors=colours, linewidths=width * (0.3 + 0.7 * weight), zorder=2))
