@@ -45,7 +45,7 @@ class Frontier(NamedTuple):
 
     def some(self, first: int, last: int) -> "Frontier":
         """A copy with the cells first .. last."""
-        return self._replace(store=taken(self.store, first, last))
+        return self._replace(store=taken(self.store, np.arange(first, last)))
 
 
 @dataclass(frozen=True)

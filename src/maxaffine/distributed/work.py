@@ -47,10 +47,10 @@ def explored(setup: Setup, matrix: Floats, roots: Frontier, chunk: int) -> Itera
     being cut by a few more units.
     """
     job, net = setup.job, (matrix, roots.levels, np.arange(setup.job.net.units))
-    raised = taken(roots.store, 0, len(roots.store.h))
+    raised = taken(roots.store, np.arange(len(roots.store.h)))
     raised.e[raised.e >= BUNDLE] += FRONT - BUNDLE
-    arguments = (net, roots.level, tuple(raised), job.eps, job.strict, chunk, LEAF, CULLED, SHRUNK)
-    found, new, failure = cast(Any, explore)(*arguments)
+    halt, tuning = np.zeros(1, np.uint8), (chunk, LEAF, CULLED, SHRUNK)
+    found, new, failure = cast(Any, explore)(net, roots.level, tuple(raised), job.eps, job.strict, halt, *tuning)
     setup.check(failure)
     if failure != -3:
         yield Soup(*found), _settled(found[2], new, roots.table)

@@ -3,11 +3,13 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.console import Console
 
 from maxaffine.errors import DegenerateSliceError, InputError, MemoryBudgetError
 from maxaffine.geometry.exploring import advance, explore
@@ -16,8 +18,7 @@ from maxaffine.geometry.relunet import ELEMENTWISE, Floats, Ints, ReluNet
 
 Track = Callable[[Iterable[int], str], Iterable[int]]
 
-SMALL = 200  # units: such a net is done in one go
-PER_WORKER = 16  # tasks
+PER_WORKER = 16  # tasks, at least
 
 
 class Store(NamedTuple):
@@ -27,9 +28,13 @@ class Store(NamedTuple):
     y: Floats
     e: NDArray[np.int32]
     off: Ints
-    M: Floats
     bits: NDArray[np.uint64]
     h: NDArray[np.uint64]
+    mother: Ints
+    M: Floats
+    koff: Ints
+    kidx: Ints
+    kz: Floats
 
 
 class Soup(NamedTuple):
@@ -67,7 +72,8 @@ class Job:
         x, y = (np.ascontiguousarray(c) for c in self.corners.T)
         sides = -1 - np.arange(n, dtype=np.int32)
         bits, h = np.zeros((1, words), np.uint64), np.zeros(1, np.uint64)
-        return Store(x, y, sides, np.array([0, n]), np.zeros((1, 0, 3)), bits, h)
+        inherited = (np.zeros((1, 3, 0)), np.zeros(2, np.int64), np.zeros(0, np.int64), np.zeros((0, 3)))
+        return Store(x, y, sides, np.array([0, n]), bits, h, np.zeros(1, np.int64), *inherited)
 
     @property
     def eps(self) -> Floats:
@@ -86,19 +92,24 @@ def find_cells(job: Job, workers: int, limit: int, track: Track | None) -> tuple
     Raises MemoryBudgetError after more than `limit` cells, DegenerateSliceError when a unit vanishes on a cell up to
     rounding only.
     """
-    level, store = 0, job.root()
-    if workers > 1 or job.net.units > SMALL or track is not None:
-        level, store = _started(job, PER_WORKER * workers)
-    tasks = _ranges(len(store.h), PER_WORKER * workers if len(store.h) > 1 else 1)
-    arrays, left = job.arrays(), limit
-    soups, tables = [], []
-    for soup, table in _run(job, arrays, level, store, tasks, workers, limit, track):
-        left -= len(soup.h)
-        if left < 0:
-            raise stopped(limit)
-        soups.append(soup)
-        tables.append(table)
+    wanted = 1 if workers == 1 and track is None else PER_WORKER * workers
+    level, store = _started(job, wanted)
+    soups, tables, left = [], [], limit
+    with _compiling(track):
+        for soup, table in _run(job, level, store, regions(store, wanted), workers, limit, track):
+            left -= len(soup.h)
+            if left < 0:
+                raise stopped(limit)
+            soups.append(soup)
+            tables.append(table)
     return joined(soups, tables)
+
+
+def _compiling(track: Track | None) -> AbstractContextManager[object]:
+    """A line on the terminal while the kernels are compiled, once in an environment, or read from the cache."""
+    if explore.signatures or track is not None:
+        return nullcontext()
+    return Console(stderr=True).status("compiling the kernels of partitions, once: they are kept for later")
 
 
 def stopped(limit: int) -> MemoryBudgetError:
@@ -113,7 +124,9 @@ def _started(job: Job, wanted: int) -> tuple[int, Store]:
     level, store, last = 0, job.root(), len(job.net.levels) - 1
     table = np.empty((0, 2), np.int32)
     while level < last and len(store.h) < wanted:
-        new, table, count, failure = advance(job.arrays(), level, tuple(store), job.eps, job.strict, table, 0)
+        new, table, count, failure = cast(Any, advance)(
+            job.arrays(), level, tuple(store), job.eps, job.strict, table, 0
+        )
         _check(failure)
         if count:  # a bundle's number would have to be known in every task: leave the work in one piece
             return 0, job.root()
@@ -121,24 +134,33 @@ def _started(job: Job, wanted: int) -> tuple[int, Store]:
     return level, store
 
 
-def _ranges(cells: int, tasks: int) -> list[tuple[int, int]]:
-    edges = np.unique(np.linspace(0, cells, min(cells, tasks) + 1).astype(int))
-    return list(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True))
+def regions(store: Store, wanted: int) -> list[Ints]:
+    """Numbers of the cells in each of about `wanted` parts of the plane, by halving it again and again."""
+    sums = np.stack([np.add.reduceat(c, store.off[:-1]) for c in (store.x, store.y)], 1)
+    centres, parts = sums / np.diff(store.off)[:, None], [np.arange(len(store.h))]
+    while len(parts) < wanted and max(len(p) for p in parts) > 1:
+        parts = [half for part in parts for half in _halves(centres, part) if len(half)]
+    return parts
+
+
+def _halves(centres: Floats, part: Ints) -> tuple[Ints, Ints]:
+    """The lower and the upper half of some cells, along the longer side of their box, each in its old order."""
+    spread = np.ptp(centres[part], axis=0)
+    order = np.argsort(centres[part, spread.argmax()], kind="stable")
+    middle = len(part) // 2
+    return np.sort(part[order[:middle]]), np.sort(part[order[middle:]])
 
 
 def _run(
-    job: Job,
-    arrays: tuple[Floats, Ints, Ints],
-    level: int,
-    store: Store,
-    tasks: list[tuple[int, int]],
-    workers: int,
-    limit: int,
-    track: Track | None,
+    job: Job, level: int, store: Store, tasks: list[Ints], workers: int, limit: int, track: Track | None
 ) -> Iterator[tuple[Soup, NDArray[np.int32]]]:
-    def work(task: tuple[int, int]) -> tuple[Soup, NDArray[np.int32]]:
-        piece = taken(store, *task)
-        found, table, failure = explore(arrays, level, tuple(piece), job.eps, job.strict, limit, LEAF, CULLED, SHRUNK)
+    arrays, halt = job.arrays(), np.zeros(1, np.uint8)
+    tuning = (limit, LEAF, CULLED, SHRUNK)
+
+    def work(task: Ints) -> tuple[Soup, NDArray[np.int32]]:
+        found, table, failure = cast(Any, explore)(
+            arrays, level, tuple(taken(store, task)), job.eps, job.strict, halt, *tuning
+        )
         if failure == -3:
             raise stopped(limit)
         _check(failure)
@@ -146,30 +168,41 @@ def _run(
 
     numbers = range(len(tasks))
     shown = numbers if track is None else track(numbers, "cells of the plane")
-    if workers == 1:
-        yield from (work(tasks[i]) for i in shown)
-        return
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(workers) as pool:  # one worker too is a thread: the main one can then be interrupted
         futures = [pool.submit(work, task) for task in tasks]
         try:
             yield from (futures[i].result() for i in shown)
         finally:
+            halt[0] = 1
             for future in futures:
                 future.cancel()
 
 
-def taken(store: Store, first: int, last: int) -> Store:
-    """Cells first .. last of a store."""
-    a, b = store.off[first], store.off[last]
+def taken(store: Store, members: Ints) -> Store:
+    """The store of some of its cells."""
+    mothers, mother = np.unique(store.mother[members], return_inverse=True)
+    off, corners = _spans(store.off, members)
+    koff, cuts = _spans(store.koff, mothers)
     return Store(
-        store.x[a:b].copy(),
-        store.y[a:b].copy(),
-        store.e[a:b].copy(),
-        store.off[first : last + 1] - a,
-        store.M[first:last].copy(),
-        store.bits[first:last].copy(),
-        store.h[first:last].copy(),
+        store.x[corners],
+        store.y[corners],
+        store.e[corners],
+        off,
+        store.bits[members],
+        store.h[members],
+        mother,
+        store.M[mothers],
+        koff,
+        store.kidx[cuts],
+        store.kz[cuts],
     )
+
+
+def _spans(off: Ints, members: Ints) -> tuple[Ints, Ints]:
+    """New offsets of some spans off[i] .. off[i + 1], and the numbers of all that lies in them."""
+    sizes = np.diff(off)[members]
+    new = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
+    return new, np.repeat(off[members] - new[:-1], sizes) + np.arange(new[-1])
 
 
 def joined(soups: list[Soup], tables: list[NDArray[np.int32]]) -> tuple[Soup, NDArray[np.int32]]:

@@ -1,7 +1,7 @@
 """Compiled: the units of a net that cannot switch in a group of cells vanish or are folded into the others.
 
-A group lies in a box. Units before `level` are known exactly: on in all its cells, off in all, or neither. Units from
-`level` on are bounded over the box, each relu(z_k) that can switch enclosed by lambda z_k + mu / 2 +- mu / 2.
+A group lies in a box. Units before some level are known exactly: on in all its cells, off in all, or neither. Units
+from there on are bounded over the box, each relu(z_k) that can switch enclosed by lambda z_k + mu / 2 +- mu / 2.
 """
 
 import numpy as np
@@ -10,16 +10,6 @@ from maxaffine.geometry.kernels import kernel, kernel_fast
 
 OFF, ON, OPEN = 0, 1, 2
 SOUND = 1e3  # times what counts as zero: bounds are widened by it, far above their own rounding
-
-
-@kernel
-def known(M, state):
-    """State of the units so far: off (or on) in all cells of the group, or open."""
-    for k in range(M.shape[1]):
-        on = 0
-        for c in range(M.shape[0]):
-            on += M[c, k, 0] != 0.0 or M[c, k, 1] != 0.0 or M[c, k, 2] != 0.0
-        state[k] = OFF if on == 0 else (ON if on == M.shape[0] else OPEN)
 
 
 @kernel_fast
@@ -41,9 +31,8 @@ def bounded(P, n, first, eps, box, state):
             slope = high / (high - low)
             half = -low * slope / 2
         one, s, t, spread = slope * one + half, slope * s, slope * t, slope * err[k] + half
-        row = P[3 + k]
-        for q in range(k + 1, n):
-            w = row[q]
+        for q in range(np.uint64(k + 1), np.uint64(n)):
+            w = P[3 + k, q]
             lin[0, q] += w * one
             lin[1, q] += w * s
             lin[2, q] += w * t
@@ -52,42 +41,36 @@ def bounded(P, n, first, eps, box, state):
 
 @kernel_fast
 def folded(P, n, state):
-    """Units that are on are substituted into all later ones, then they and those that are off are left out."""
-    live = np.flatnonzero(state[:n] != OFF)
-    count, width = len(live), len(live) + P.shape[1] - n
-    Q = np.empty((3 + count, width))
-    for r in range(3 + count):
-        source, target = P[r if r < 3 else 3 + live[r - 3]], Q[r]
-        for q in range(count):
-            target[q] = source[live[q]]
-        for q in range(count, width):
-            target[q] = source[n + q - count]
-    for k in range(count):
-        if state[live[k]] != ON:
-            continue
-        row = Q[3 + k]
-        for r in range(3 + k):
-            w = Q[r, k]
-            if w != 0.0 and (r < 3 or state[live[r - 3]] == OPEN):
-                target = Q[r]
-                for q in range(k + 1, width):
-                    target[q] += w * row[q]
-    return compressed(Q, live, state)
+    """Units that are on are substituted into all others, then they and those that are off are left out.
+
+    Returns (the new matrix, the units that stay).
+    """
+    kept, solid = np.flatnonzero(state[:n] == OPEN), np.flatnonzero(state[:n] == ON)
+    after = np.searchsorted(kept, solid)  # columns from there on may depend on the unit
+    rows = np.zeros((len(solid), len(kept) + P.shape[1] - n))
+    for i in range(len(solid) - 1, -1, -1):
+        substituted(P, 3 + solid[i], n, kept, after[i], solid, i + 1, after, rows, rows, i)
+    new = np.zeros((3 + len(kept), rows.shape[1]))
+    for r in range(len(new)):
+        row, start = (r, 0) if r < 3 else (3 + kept[r - 3], r - 2)
+        later = 0 if r < 3 else np.searchsorted(solid, kept[r - 3])
+        substituted(P, row, n, kept, start, solid, later, after, rows, new, r)
+    return new, kept
 
 
-@kernel
-def compressed(Q, live, state):
-    """Rows and columns of the units that are open, and which they are."""
-    count, outputs = len(live), Q.shape[1] - len(live)
-    kept = np.flatnonzero(state[live] == OPEN)
-    new = np.empty((3 + len(kept), len(kept) + outputs))
-    for r in range(3 + len(kept)):
-        source, target = Q[r if r < 3 else 3 + kept[r - 3]], new[r]
-        for q in range(len(kept)):
-            target[q] = source[kept[q]]
-        for q in range(outputs):
-            target[len(kept) + q] = source[count + q]
-    return new, live[kept]
+@kernel_fast
+def substituted(P, r, n, kept, start, solid, later, after, rows, new, target):
+    """Row r of P over the kept columns from `start` on, with the units solid[later:] replaced by their rows."""
+    count, width = np.uint64(len(kept)), np.uint64(new.shape[1])
+    for q in range(np.uint64(start), count):
+        new[target, q] = P[r, np.uint64(kept[q])]
+    for q in range(width - count):
+        new[target, count + q] = P[r, np.uint64(n) + q]
+    for i in range(later, len(solid)):
+        w = P[r, solid[i]]
+        if w != 0.0:
+            for q in range(np.uint64(after[i]), width):
+                new[target, q] += w * rows[i, q]
 
 
 @kernel

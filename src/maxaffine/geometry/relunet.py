@@ -75,18 +75,13 @@ class Enclosure:
 
     def bounds(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Sound (low, high) of each of n expressions over the domain."""
-        low, high, _ = self.measure(rows)
-        return low, high
-
-    def measure(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(low, high, magnitude)."""
         lin, gen, magnitude = self.enclose(rows)
         values = self.corners @ lin
         spread = gen.abs().sum(0) + SOUND * magnitude
-        return values.amin(0) - spread, values.amax(0) + spread, magnitude
+        return values.amin(0) - spread, values.amax(0) + spread
 
-    def add(self, rows: Tensor) -> None:
-        """The relu of each of n expressions becomes a unit."""
+    def add(self, rows: Tensor) -> Tensor:
+        """The relu of each of n expressions becomes a unit; returns their magnitudes."""
         lin, gen, magnitude = self.enclose(rows)
         values = self.corners @ lin
         spread = gen.abs().sum(0) + SOUND * magnitude
@@ -96,12 +91,14 @@ class Enclosure:
         half = -low * slope / 2
         new_lin = (lin * slope).T
         new_lin[:, 0] += half
-        count, old = rows.shape[1], self.gen.shape[1]
-        new_gen = torch.zeros(count, old + count, dtype=torch.float64)
-        new_gen[:, :old] = (gen * slope).T
-        new_gen[:, old:] = torch.diag(half)
-        self.gen = torch.cat([torch.nn.functional.pad(self.gen, (0, count)), new_gen])
+        (known, old), count = self.gen.shape, rows.shape[1]
+        whole = torch.zeros(known + count, old + count, dtype=torch.float64)
+        whole[:known, :old] = self.gen
+        whole[known:, :old] = (gen * slope).T
+        whole[known:, old:].diagonal().copy_(half)
+        self.gen = whole
         self.lin, self.top = torch.cat([self.lin, new_lin]), torch.cat([self.top, high])
+        return magnitude
 
 
 class Units:
@@ -135,8 +132,7 @@ class Units:
         n = rows.shape[1]
         if n == 0:
             return torch.arange(0)
-        self.magnitude.append(self.enclosure.measure(rows)[2])
-        self.enclosure.add(rows)
+        self.magnitude.append(self.enclosure.add(rows))
         self.rows.append(rows)
         left, right = sides if sides is not None else (torch.full_like(unit, -1), torch.full_like(unit, -2))
         self.meaning.append(torch.stack([torch.full_like(unit, operator), unit, left, right]))
