@@ -34,7 +34,7 @@ def main(path: Path) -> None:
     figure = plot.training(list(snapshots.values()), titles, colour="class", points=x, labels=labels)
     for axis in figure.axes:
         axis.set(xticks=[], yticks=[], xlabel="", ylabel="")
-    figure.savefig(path, dpi=150)
+    figure.savefig(path, dpi=150, bbox_inches="tight", pad_inches=0.04)
     plt.close(figure)
     Image.open(path).convert("RGB").quantize(128).save(path, optimize=True)
 

@@ -3,8 +3,8 @@ A square near an image, through a ResNet-20
 ===========================================
 
 A ResNet-20 for CIFAR-10 has 188,416 units, and its cells are tiny: a square whose sides are two thousandths
-of the distance between two images holds thousands of them. Only a few hundred units can switch there; bounds prove it of all
-others, and the partition is found in seconds.
+of the distance between two images holds thousands of them. Only a few hundred units can switch there;
+bounds prove that no other does, and the partition is found in seconds.
 
 This example needs the ResNet-20 and the images of CIFAR-10: it runs where ``MAXAFFINE_ASSETS`` names a folder with
 ``nets/cifar10/resnet20-12fca82f.th`` and ``data/cifar10/cifar10_batch_50.png``.

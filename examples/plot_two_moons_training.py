@@ -43,18 +43,24 @@ for step in range(1, 401):
 # %%
 # The strip of snapshots. Blue: :math:`f < 0`, orange: :math:`f > 0`; shades tell the cells apart.
 titles = [f"step {step}: {len(plane):,} cells" for step, plane in snapshots.items()]
-plot.training(list(snapshots.values()), titles, colour="class", points=x, labels=labels, columns=2)
+planes = list(snapshots.values())
+plot.training(planes, titles, colour="class", points=x, labels=labels, columns=2)
 plt.show()
 
 # %%
-# How steep the trained network is on each cell, and how the partition is built up: the first layer draws straight
-# lines, the second adds lines that bend where they cross those.
+# How steep the trained network is on each cell.
 trained = snapshots[400]
 plot.partition(trained, "slope", boundary=True)
+plt.show()
+
+# %%
+# How the partition is built up: the first layer draws straight lines, the second adds lines that bend where they
+# cross those.
 plot.layers(trained)
 plt.show()
 
 # %%
 # The line :math:`f = 0` as the corners where it bends; the network is 0 on all of it.
 for line in trained.level_set(0):
-    print(f"{len(line) - 2} bends, largest |f| on the line: {net(trained.embed(line)).abs().max():.0e}")
+    worst = net(trained.embed(line)).abs().max()
+    print(f"{len(line) - 2} bends, largest |f| on the line: {worst:.0e}")

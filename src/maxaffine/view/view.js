@@ -7,7 +7,7 @@ const share = new Float64Array(Math.max(K, 2));  // the area on which each outpu
 const className = k => single ? (k ? 'above 0' : 'below 0') : `output ${DATA.outputs[k]}`;
 const classColour = k => css(palette().classes[rank.get(k) % palette().classes.length][0]);
 let groups = new Map();                          // colour -> its cells
-let pieces = [];                                 // parts of cells that another output leads: [colour, polygon, cell]
+let pieces = new Map();                          // colour -> parts of cells that the boundary cuts: [cell, polygon]
 // A cell that the decision boundary cuts: for each output its part, the cell cut off by f_k = f_j for every other j.
 const area = p => p.reduce((sum, [s, t], i) => { const [u, v] = p[(i + 1) % p.length]; return sum + (s * v - u * t) / 2; }, 0);
 function cutCell(c) {
@@ -53,7 +53,11 @@ function paintBy(mode) {
     $('low').textContent = number(low); $('high').textContent = number(high) + (log ? ' (log)' : '');
     $('scale').style.background = `linear-gradient(90deg, ${DATA.ramp.map(css).join(',')})`;
   }
-  pieces = mode === 'class' ? parts.map(([k, part, c]) => [tint(k, c), part, c]) : [];
+  pieces = new Map();
+  if (mode === 'class') for (const [k, part, c] of parts) {
+    if (!pieces.has(tint(k, c))) pieces.set(tint(k, c), []);
+    pieces.get(tint(k, c)).push([c, part]);
+  }
   groups = new Map();
   for (let c = 0; c < F; c++) groups.has(colour[c]) ? groups.get(colour[c]).push(c) : groups.set(colour[c], [c]);
 }
@@ -75,6 +79,10 @@ function outline(g, c, v) {
   }
   g.closePath();
 }
+// Several polygons as one path: Chromium leaves corners out of some single convex polygons with a very short side.
+function fillMany(g, list, draw) {
+  for (let i = 0; i < list.length; i += 40) { g.beginPath(); list.slice(i, i + 40).forEach(draw); g.fill(); }
+}
 function polygon(g, v) {
   DATA.corners.forEach(([s, t], i) => i ? g.lineTo(X(s, v), Y(t, v)) : g.moveTo(X(s, v), Y(t, v)));
   g.closePath();
@@ -87,11 +95,14 @@ function render() {
   g.beginPath(); polygon(g, v); g.fillStyle = groups.keys().next().value; g.fill();   // no light seams between cells
   for (const [colour, cells] of groups) {
     g.fillStyle = colour;
-    for (const c of cells) if (seen(c)) { g.beginPath(); outline(g, c, v); g.fill(); }
+    fillMany(g, cells.filter(seen), c => outline(g, c, v));
   }
-  for (const [colour, part, c] of pieces) if (seen(c)) {
-    g.beginPath(); part.forEach(([s, t], i) => i ? g.lineTo(X(s, v), Y(t, v)) : g.moveTo(X(s, v), Y(t, v)));
-    g.fillStyle = colour; g.fill();
+  for (const [colour, list] of pieces) {
+    g.fillStyle = colour;
+    fillMany(g, list.filter(([c]) => seen(c)), ([, part]) => {
+      part.forEach(([s, t], i) => i ? g.lineTo(X(s, v), Y(t, v)) : g.moveTo(X(s, v), Y(t, v)));
+      g.closePath();
+    });
   }
   if ($('edges').checked) drawEdges(g, v, seen);
   if ($('boundary').checked) drawBoundary(g, v);
