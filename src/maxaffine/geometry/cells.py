@@ -2,7 +2,7 @@
 """Finding the cells of a ReluNet in a polygon: the work, cut into independent tasks, and the arrays that come back."""
 
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
@@ -168,10 +168,11 @@ def _run(
 
     numbers = range(len(tasks))
     shown = numbers if track is None else track(numbers, "cells of the plane")
+    futures: list[Future[tuple[Soup, NDArray[np.int32]]]] = []
     with ThreadPoolExecutor(workers) as pool:  # one worker too is a thread: the main one can then be interrupted
-        futures = [pool.submit(work, task) for task in tasks]
         try:
-            yield from (futures[i].result() for i in shown)
+            futures += [pool.submit(work, task) for task in tasks]
+            yield from (future.result() for _, future in zip(shown, futures, strict=True))
         finally:
             halt[0] = 1
             for future in futures:
