@@ -47,6 +47,7 @@ sphinx_gallery_conf = {
     "filename_pattern": "/plot_" if "MAXAFFINE_ASSETS" in os.environ else EXECUTED,
     "abort_on_example_error": True,
     "download_all_examples": False,
+    "capture_repr": (),
     "show_memory": False,
     "min_reported_time": 1e9,
     "write_computation_times": False,

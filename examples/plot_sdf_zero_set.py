@@ -11,7 +11,7 @@ This example needs trained distance networks: it runs where ``MAXAFFINE_ASSETS``
 """
 
 # %%
-# Two ReLU networks, one of two inputs (the silhouette of a rabbit), one of three (the rabbit itself).
+# Two ReLU networks, one of two inputs (the silhouette of the Stanford bunny), one of three (the bunny itself).
 import os
 from pathlib import Path
 
@@ -37,14 +37,15 @@ def network(name: str) -> nn.Module:
 
 
 # %%
-# The plane of the first network is its whole input space. Of the second: the section in which the first coordinate
+# The plane of the first network is its whole input space. Of the second: sections in which the third coordinate
 # has a given value.
 flat, solid = network("2_4x32_relu_bunny.pt"), network("3_3x16_relu_bunny.pt")
 e1, e2 = torch.eye(2, dtype=torch.float64)
 silhouette = ma.partition(ma.Spline(flat, e1[None]), ma.Plane.square(0 * e1, e1, e2))
 x, y, z = torch.eye(3, dtype=torch.float64)
 spline = ma.Spline(solid, x[None])
-sections = [ma.partition(spline, ma.Plane.square(height * z, x, y)) for height in (0.0, 0.1, 0.2)]
+heights = (0.0, 0.1, 0.2)
+sections = [ma.partition(spline, ma.Plane.square(height * z, x, y)) for height in heights]
 
 # %%
 # Blue: inside. The cells are small near the outline, where the distance has to bend, and large far away.
@@ -53,16 +54,14 @@ plt.show()
 
 # %%
 # Every polyline closes, and the network vanishes on it up to rounding.
-for name, net, plane in [("silhouette", flat, silhouette), *(("section", solid, plane) for plane in sections)]:
+for net, plane in [(flat, silhouette), *((solid, section) for section in sections)]:
     for line in plane.level_set(0):
         assert (line[0] == line[-1]).all()
         worst = net(plane.embed(line)).abs().max()
-        print(
-            f"{name}: {len(plane):,} cells, outline of {len(line) - 1} straight pieces, largest |f| on it {worst:.0e}"
-        )
+        print(f"outline of {len(line) - 1} straight pieces, largest |f| on it {worst:.0e}")
 
 # %%
 # Three sections of the solid.
-titles = [f"z = {height}: {len(plane):,} cells" for height, plane in zip((0.0, 0.1, 0.2), sections, strict=True)]
+titles = [f"z = {h}: {len(plane):,} cells" for h, plane in zip(heights, sections, strict=True)]
 plot.training(sections, titles, colour="class", columns=3)
 plt.show()

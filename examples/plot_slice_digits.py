@@ -56,11 +56,8 @@ plane = ma.partition(ma.Spline(net.double(), anchors), ma.Plane.through(three, f
 axis = plot.partition(plane, "class", boundary=True, points=anchors)
 for image, place in zip(anchors, plane.plane.coordinates(anchors), strict=True):
     picture = OffsetImage(image.reshape(28, 28).numpy(), zoom=1.7, cmap="gray_r")
-    axis.add_artist(
-        AnnotationBbox(
-            picture, tuple(place), xybox=(0, 36 if place[1] > 0 else -36), boxcoords="offset points", pad=0.15
-        )
-    )
+    beside = (0, 36 if place[1] > 0 else -36)
+    axis.add_artist(AnnotationBbox(picture, tuple(place), beside, boxcoords="offset points", pad=0.15))
 plt.show()
 
 # %%

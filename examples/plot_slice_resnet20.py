@@ -29,7 +29,7 @@ assets = Path(os.environ["MAXAFFINE_ASSETS"])
 
 
 class Block(nn.Module):
-    """Two convolutions and a shortcut without parameters: every second pixel, zeros for the new channels."""
+    """Two convolutions, and a shortcut that pads the channels with zeros."""
 
     def __init__(self, inside: int, outside: int) -> None:
         super().__init__()
@@ -40,8 +40,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
-        shortcut = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.extra, self.extra))
-        return F.relu(y + shortcut)
+        pixels = x[:, :, :: self.stride, :: self.stride]
+        return F.relu(y + F.pad(pixels, (0, 0, 0, 0, self.extra, self.extra)))
 
 
 class ResNet20(nn.Module):
@@ -60,9 +60,10 @@ class ResNet20(nn.Module):
         return self.linear(x.mean((2, 3)))
 
 
-weights = torch.load(assets / "nets/cifar10/resnet20-12fca82f.th", map_location="cpu", weights_only=True)["state_dict"]
+file = assets / "nets/cifar10/resnet20-12fca82f.th"
+weights = torch.load(file, map_location="cpu", weights_only=True)["state_dict"]
 net = ResNet20().eval()
-net.load_state_dict({name.removeprefix("module."): w for name, w in weights.items()}, strict=False)
+net.load_state_dict({name.removeprefix("module."): w for name, w in weights.items()})
 
 # %%
 # Three test images, the plane through them, and in it a square around the first.
@@ -75,14 +76,14 @@ whole = ma.Plane.through(x[0], x[1], x[2])
 
 
 def square(share: float) -> ma.Plane:
-    """A square around the first image, so many times as wide as the one around all three."""
+    """A square around the first image; 1 is the width of that around all three."""
     return ma.Plane.square(x[0], share * whole.u, share * whole.v)
 
 
 plane = ma.partition(spline, square(0.0012))
 units = sum(operator.units for operator in spline.operators)
-switching = len(set(zip(plane.edge_units.operators.tolist(), plane.edge_units.units.tolist(), strict=True)))
-print(f"{len(plane):,} cells; {switching} of {units:,} units switch in the square")
+switching = {unit for edge in plane.edge_units for unit in edge}  # (operator, unit)
+print(f"{len(plane):,} cells; {len(switching)} of {units:,} units switch in the square")
 
 # %%
 # The norm of the slope on each cell. Long straight lines come from early layers, a few of which matter much; between

@@ -28,7 +28,11 @@ window = ma.Plane.polygon(
 )
 
 torch.manual_seed(1)
-net = nn.Sequential(nn.Linear(2, 24), nn.ReLU(), nn.Linear(24, 24), nn.ReLU(), nn.Linear(24, 1)).double()
+net = nn.Sequential(
+    *(nn.Linear(2, 24), nn.ReLU()),
+    *(nn.Linear(24, 24), nn.ReLU()),
+    nn.Linear(24, 1),
+).double()
 spline = ma.Spline(net, x)  # follows the weights of the network
 optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
 snapshots = {0: ma.partition(spline, window)}

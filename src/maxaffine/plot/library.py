@@ -46,7 +46,7 @@ def new_panels(count: int, columns: int, aspect: float = 1.0) -> "tuple[Figure, 
     figure, axes = pyplot().subplots(
         rows,
         columns,
-        figsize=(width * columns, (width * aspect + 0.4) * rows + 0.4),
+        figsize=(width * columns, (width * aspect + 0.2) * rows + 0.5),
         layout="constrained",
         squeeze=False,
     )
