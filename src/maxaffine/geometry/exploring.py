@@ -25,6 +25,7 @@ from maxaffine.geometry.kernels import (
     scratch,
 )
 
+ROOM = 1 << 26  # bytes; memory that is never written to costs nothing, and growing leaves gaps behind
 FLAT = 16.0  # slopes below this share of what counts as zero are rounding
 
 
@@ -184,10 +185,11 @@ def explore(net, level, store, eps, strict, halt, limit, leaf, culled, shrunk):
     cells or a halt.
     """
     width = net[0].shape[1] - len(net[2]) - LANES
-    x, y, e, off, bits, h, _ = blank(16, 64, store[4].shape[1])
+    room = 16 + ROOM // (24 * width + 8 * store[4].shape[1])
+    x, y, e, off, bits, h, _ = blank(room, 5 * room, store[4].shape[1])
     bundles = np.empty((0, 2), np.int32)
     nb, failure = len(bundles), -1  # a literal 0 would have everything compiled twice
-    out = (x, y, e, off, bits, h, np.empty((16, width, 3)), nb)
+    out = (x, y, e, off, bits, h, np.empty((room, width, 3)), nb)
     last = len(net[1]) - 1
     stack = [(net, level, store, np.inf)]
     while len(stack) > 0:

@@ -8,9 +8,15 @@ from maxaffine.geometry.topology import changes, corners_of, inner, joined, numb
 
 
 @kernel
+def fitted(array, count):
+    """Its first rows, copied only where there are more."""
+    return array if count == len(array) else array[:count].copy()
+
+
+@kernel
 def merged(cell, twin, hidden, cells):
     """Number of the merged cell of each cell, and how many there are."""
-    parent = np.arange(cells)
+    parent = np.arange(cells, dtype=np.int32)
     for i in range(len(cell)):
         if hidden[i] and twin[i] > i:
             joined(parent, cell[i], cell[twin[i]])
@@ -54,7 +60,7 @@ def straight(e, cell, group, after, twin, hidden, corner, count):
 @kernel
 def compact(corner, x, y, dropped, count):
     """Vertices (V, 2) without the dropped ones, and their new numbers (-1: dropped)."""
-    number, kept = np.full(count, -1, np.int64), 0
+    number, kept = np.full(count, -1, np.int32), 0
     points = np.empty((count, 2))
     for v in range(count):
         if not dropped[v]:
@@ -64,7 +70,7 @@ def compact(corner, x, y, dropped, count):
         v = number[corner[i]]
         if v >= 0:
             points[v, 0], points[v, 1] = x[i], y[i]
-    return points[:kept].copy(), number
+    return fitted(points, kept), number
 
 
 @kernel
@@ -84,10 +90,13 @@ def loops(start, cell, group, after, twin, corner, number):
 
     Returns offsets, indices, edges (E, 2), neighbours (E, 2) and the half-edge that each edge was read from.
     """
-    groups = len(start)
+    groups, most = len(start), len(cell)
+    for i in range(len(cell)):
+        most += twin[i] < 0
+    most //= 2  # edges, or fewer where some half-edges are left out
     offsets, indices = np.zeros(groups + 1, np.int64), np.empty(len(cell), np.int64)
-    edges, neighbours = np.empty((len(cell), 2), np.int64), np.empty((len(cell), 2), np.int64)
-    source, at, count = np.empty(len(cell), np.int64), 0, 0
+    edges, neighbours = np.empty((most, 2), np.int64), np.empty((most, 2), np.int64)
+    source, at, count = np.empty(most, np.int32), 0, 0
     for g in range(groups):
         i = start[g]
         while True:
@@ -107,7 +116,7 @@ def loops(start, cell, group, after, twin, corner, number):
             if i == start[g]:
                 break
         offsets[g + 1] = at
-    return offsets, indices[:at].copy(), edges[:count].copy(), neighbours[:count].copy(), source[:count].copy()
+    return offsets, fitted(indices, at), fitted(edges, count), fitted(neighbours, count), source[:count]
 
 
 @kernel
@@ -128,7 +137,7 @@ def edge_changes(source, e, cell, twin, bits, last, left, right):
                 units[at + u] = some[u]
             at += count
         offsets[k + 1] = at
-    return offsets, units[:at].copy()
+    return offsets, fitted(units, at)
 
 
 @njit(nogil=True, cache=True)
@@ -164,7 +173,7 @@ def build(soup, bundles, last, left, right, merging):
         return lost, np.empty((0, 2)), empty, empty, nothing, nothing, empty, empty, empty
     corner, count = corners_of(after, twin)
     hidden, dropped = np.zeros(len(e), np.bool_), np.zeros(count, np.bool_)
-    group, groups = np.arange(len(off) - 1), len(off) - 1
+    group, groups = np.arange(len(off) - 1, dtype=np.int32), len(off) - 1
     if merging:
         hidden = inner(cell, twin, bits, last, left, right)
         group, groups = merged(cell, twin, hidden, len(off) - 1)

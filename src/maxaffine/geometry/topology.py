@@ -17,7 +17,7 @@ OUTSIDE, LOST = -1, -2
 @kernel
 def owners(off):
     """Cell and following half-edge of every half-edge."""
-    cell, after = np.empty(off[-1], np.int64), np.empty(off[-1], np.int64)
+    cell, after = np.empty(off[-1], np.int32), np.empty(off[-1], np.int32)
     for c in range(len(off) - 1):
         for i in range(off[c], off[c + 1]):
             cell[i] = c
@@ -56,7 +56,7 @@ def twins(e, cell, bits, h, bundles):
     key, size = keys(e, cell, bits, h, bundles), 16
     while size < 2 * len(e):
         size *= 2
-    table, twin = np.full(size, -1, np.int64), np.full(len(e), LOST, np.int64)
+    table, twin = np.full(size, -1, np.int32), np.full(len(e), LOST, np.int32)
     for i in range(len(e)):
         if e[i] < 0:
             twin[i] = OUTSIDE
@@ -97,7 +97,7 @@ def joined(parent, i, j):
 @kernel
 def numbered(parent):
     """Class numbers 0, 1, ... in the order of their representatives."""
-    number, count = np.empty(len(parent), np.int64), 0
+    number, count = np.empty(len(parent), np.int32), 0
     for i in range(len(parent)):
         if parent[i] == i:
             number[i] = count
@@ -110,7 +110,7 @@ def numbered(parent):
 @kernel
 def corners_of(after, twin):
     """Vertex number of the origin of every half-edge, and how many there are."""
-    parent = np.arange(len(after))
+    parent = np.arange(len(after), dtype=np.int32)
     for i in range(len(after)):
         j = twin[i]
         if j > i:
