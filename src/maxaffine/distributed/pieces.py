@@ -22,7 +22,7 @@ def bordering(soup, bundles, last, left, right, merging):
     e, off, bits, h = soup
     cell, _ = owners(off)
     twin = twins(e, cell, bits, h, bundles)
-    group, groups = np.arange(len(h)), len(h)
+    group, groups = np.arange(len(h), dtype=np.int32), len(h)
     if merging:
         hidden = inner(cell, twin, bits, last, left, right)
         group, groups = merged(cell, twin, hidden, len(h))

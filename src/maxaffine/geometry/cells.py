@@ -102,7 +102,7 @@ def find_cells(job: Job, workers: int, limit: int, track: Track | None) -> tuple
                 raise stopped(limit)
             soups.append(soup)
             tables.append(table)
-    return joined(soups, tables)
+    return joined(soups, tables, workers)
 
 
 def _compiling(track: Track | None) -> AbstractContextManager[object]:
@@ -206,19 +206,29 @@ def _spans(off: Ints, members: Ints) -> tuple[Ints, Ints]:
     return new, np.repeat(off[members] - new[:-1], sizes) + np.arange(new[-1])
 
 
-def joined(soups: list[Soup], tables: list[NDArray[np.int32]]) -> tuple[Soup, NDArray[np.int32]]:
+def joined(soups: list[Soup], tables: list[NDArray[np.int32]], workers: int) -> tuple[Soup, NDArray[np.int32]]:
     """Soups one after the other; labels of bundles shifted to their place in the common table."""
     if len(soups) == 1:
         return soups[0], tables[0]
-    rows = 0
-    for soup, table in zip(soups, tables, strict=True):
-        for labels in (soup.e, table):
-            labels[labels >= BUNDLE] += rows
-        rows += len(table)
-    starts = np.cumsum([0, *(len(s.x) for s in soups)])
-    off = np.concatenate([np.zeros(1, np.int64), *(s.off[1:] + a for s, a in zip(soups, starts, strict=False))])
-    merged = {name: np.concatenate([getattr(s, name) for s in soups]) for name in ("x", "y", "e", "bits", "h", "maps")}
-    return Soup(off=off, **merged), np.concatenate(tables)
+    rows = _ends([len(table) for table in tables])
+    corners, cells = _ends([len(soup.x) for soup in soups]), _ends([len(soup.h) for soup in soups])
+    spans = Soup(corners, corners, corners, cells, cells, cells, cells)
+    whole = Soup(*(np.empty((n[-1], *a.shape[1:]), a.dtype) for a, n in zip(soups[0], spans, strict=True)))
+
+    def copy(i: int) -> None:
+        for labels in (soups[i].e, tables[i]):
+            labels[labels >= BUNDLE] += rows[i]
+        last = soups[i]._replace(off=soups[i].off[1:] + corners[i])
+        for target, n, values in zip(whole, spans, last, strict=True):
+            target[n[i] : n[i + 1]] = values
+
+    with ThreadPoolExecutor(workers) as pool:
+        list(pool.map(copy, range(len(soups))))
+    return whole._replace(off=np.concatenate([np.zeros(1, np.int64), whole.off])), np.concatenate(tables)
+
+
+def _ends(sizes: list[int]) -> Ints:
+    return np.cumsum([0, *sizes])
 
 
 def _check(failure: int) -> None:

@@ -25,7 +25,7 @@ from maxaffine.geometry.kernels import (
     scratch,
 )
 
-ROOM = 1 << 26  # bytes; memory that is never written to costs nothing, and growing leaves gaps behind
+MILD, ROOM = 1 << 22, 1 << 26  # bytes
 FLAT = 16.0  # slopes below this share of what counts as zero are rounding
 
 
@@ -145,6 +145,12 @@ def trimmed(cells, count):
 
 
 @kernel
+def enlarged(size, width):
+    """Room for entries of `width` bytes: for twice as many, or at once for many more, as growing leaves gaps behind."""
+    return 2 * size if 2 * size * width < MILD else max(2 * size, ROOM // width)
+
+
+@kernel
 def emit(out, net, store):
     """Append finished cells and their output maps (O, 3)."""
     x, y, e, off, bits, h, maps, count = out
@@ -152,10 +158,10 @@ def emit(out, net, store):
     sx, sy, se, soff, sbits, sh, mother, M, koff, kidx, kz = store
     start, C, width, last = off[count], len(sh), maps.shape[1], -1
     if start + len(sx) > len(x):
-        size = 2 * (start + len(sx))
+        size = enlarged(start + len(sx), 20)
         x, y, e = grown(x, size), grown(y, size), grown(e, size)
     if count + C > len(h):
-        size = 2 * (count + C)
+        size = enlarged(count + C, 24 * maps.shape[1] + 8 * bits.shape[1])
         off, bits, h, maps = grown(off, size + 1), grown(bits, size), grown(h, size), grown(maps, size)
     for v in range(len(sx)):
         x[start + v], y[start + v], e[start + v] = sx[v], sy[v], se[v]
@@ -185,11 +191,10 @@ def explore(net, level, store, eps, strict, halt, limit, leaf, culled, shrunk):
     cells or a halt.
     """
     width = net[0].shape[1] - len(net[2]) - LANES
-    room = 16 + ROOM // (24 * width + 8 * store[4].shape[1])
-    x, y, e, off, bits, h, _ = blank(room, 5 * room, store[4].shape[1])
+    x, y, e, off, bits, h, _ = blank(64, 320, store[4].shape[1])
     bundles = np.empty((0, 2), np.int32)
     nb, failure = len(bundles), -1  # a literal 0 would have everything compiled twice
-    out = (x, y, e, off, bits, h, np.empty((room, width, 3)), nb)
+    out = (x, y, e, off, bits, h, np.empty((64, width, 3)), nb)
     last = len(net[1]) - 1
     stack = [(net, level, store, np.inf)]
     while len(stack) > 0:

@@ -50,7 +50,8 @@ def grown(array, size):
 @kernel
 def blank(cells, corners, words):
     """Room for that many cells and corners: (x, y, e, off, bits, h, mother)."""
-    x, y, e, off = np.empty(corners), np.empty(corners), np.empty(corners, np.int32), np.zeros(cells + 1, np.int64)
+    x, y, e, off = np.empty(corners), np.empty(corners), np.empty(corners, np.int32), np.empty(cells + 1, np.int64)
+    off[0] = 0
     return x, y, e, off, np.empty((cells, words), np.uint64), np.empty(cells, np.uint64), np.empty(cells, np.int64)
 
 
