@@ -88,6 +88,13 @@ NETS = {
 }
 
 
+def assets() -> Path:
+    """The folder of trained networks that some scripts measure."""
+    if "MAXAFFINE_ASSETS" not in os.environ:
+        sys.exit("MAXAFFINE_ASSETS is not set: this script measures trained networks, the folder of which it names")
+    return Path(os.environ["MAXAFFINE_ASSETS"])
+
+
 def network(name: str, batch: int | None = None, quick: bool = False) -> tuple[nn.Module, Tensor]:
     """A network in eval mode and inputs. Its parameters need no gradient: that would only slow the rivals."""
     torch.manual_seed(0)

@@ -1,9 +1,10 @@
 """Two local workers beside one: the partition of a plane in memory, and streamed to Parquet files by each executor.
 
 The network is the largest of planes.py (MAXAFFINE_ASSETS), its count is asserted. Wall-clock seconds, minimum of the
-repeats, of ``ma.partition(workers=)`` ("memory") and of ``stream_partition`` into an empty folder, files written and
-checked. "start s" is the time of the same call with two workers for a square with few cells: processes import torch and
-load the kernels in every call; Ray is started before, as on a cluster, and its workers have done a first run.
+repeats, of finding the cells with their maps ("cells"), of ``ma.partition(workers=)``, which goes on to match them
+("memory"), and of ``stream_partition`` into an empty folder, files written and checked. "start s" is the time of the
+same call with two workers for a square with few cells: processes import torch and load the kernels in every call; Ray
+is started before, as on a cluster, and its workers have done a first run.
 """
 
 import tempfile
@@ -16,6 +17,8 @@ from planes import CELLS, workload
 
 import maxaffine as ma
 from maxaffine.distributed import stream_partition
+from maxaffine.geometry.cells import Job, find_cells
+from maxaffine.geometry.planes import ZEROS, reduced
 
 NET = "a256_tr"
 FEW = 0.02  # of the side of the square
@@ -27,6 +30,8 @@ def smaller(plane: ma.Plane) -> ma.Plane:
 
 def once(spline: ma.Spline, plane: ma.Plane, executor: str, workers: int) -> int:
     """The number of cells."""
+    if executor == "cells":
+        return len(find_cells(Job(reduced(spline, plane), plane.corners, ZEROS[0]), workers, 1 << 40, None)[0].h)
     if executor == "memory":
         return len(ma.partition(spline, plane, workers=workers))
     with tempfile.TemporaryDirectory() as folder:
@@ -64,5 +69,5 @@ def work(case: dict) -> dict:
 
 if __name__ == "__main__":
     claim = "wall-clock seconds for the exact partition of a plane (min of 5), one and two local workers"
-    cases = [{"executor": name} for name in ("memory", "threads", "processes", "ray")]
+    cases = [{"executor": name} for name in ("cells", "memory", "threads", "processes", "ray")]
     main(Benchmark("partition_workers", claim, cases, work, allocators=("default",), threads=(1,)))

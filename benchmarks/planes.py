@@ -6,15 +6,13 @@ counts are asserted. "cells" restricts the network and finds all cells as polygo
 repeats. "memory" is the peak above what was resident before the call, over the bytes of the returned arrays.
 """
 
-import os
 import time
 from collections.abc import Callable
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import torch
-from common import Benchmark, main, peak_growth
+from common import Benchmark, assets, main, peak_growth
 from torch import nn
 
 import maxaffine as ma
@@ -41,7 +39,7 @@ def cnn() -> nn.Sequential:
 
 def workload(name: str) -> tuple[ma.Spline, ma.Plane]:
     """One network of the assets and its square."""
-    folder = Path(os.environ["MAXAFFINE_ASSETS"]) / "bench"
+    folder = assets() / "bench"
     if name[0] == "a":
         model, file, shape = mlp(2, *SPIRALS[name.removesuffix("_tr")], 1), name, (2,)
         x0, radius, directions = torch.zeros(2), 1.0, torch.eye(2)
