@@ -106,10 +106,14 @@ def test_an_interrupt_reaches_a_running_search(monkeypatch: pytest.MonkeyPatch) 
         seen.append(bool(halt[0]))
         return None, None, -3
 
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a worker of the test runner ignores it
     monkeypatch.setattr(search, "explore", endless)
     monkeypatch.setattr(search, "_compiling", lambda _: nullcontext())
-    with pytest.raises(KeyboardInterrupt):
-        ma.partition(spline(), SQUARE)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            ma.partition(spline(), SQUARE)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert seen == [True]
 
 
