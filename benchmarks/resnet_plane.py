@@ -23,7 +23,8 @@ def workload(share: float) -> tuple[ma.Spline, ma.Plane]:
         "state_dict"
     ]
     model = resnet20().eval().requires_grad_(False)
-    model.load_state_dict(dict(zip(model.state_dict(), weights.values(), strict=True)))
+    names = [name for name in model.state_dict() if not name.endswith("num_batches_tracked")]
+    model.load_state_dict(dict(zip(names, weights.values(), strict=True)), strict=False)
     page = np.array(Image.open(folder / "data/cifar10/cifar10_batch_50.png"))
     photos = torch.tensor(page.reshape(1000, 32, 32, 3)[:3])
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
