@@ -109,7 +109,8 @@ def _compiling(track: Track | None) -> AbstractContextManager[object]:
     """A line on the terminal while the kernels are compiled, once in an environment, or read from the cache."""
     if explore.signatures or track is not None:
         return nullcontext()
-    return Console(stderr=True, force_jupyter=False).status("compiling the kernels of partitions, once: they are kept for later")
+    terminal = Console(stderr=True, force_jupyter=False)
+    return terminal.status("compiling the kernels of partitions, once: they are kept for later")
 
 
 def stopped(limit: int) -> MemoryBudgetError:
