@@ -5,14 +5,13 @@ the partition may come as several convex pieces, in one chunk or in several.
 """
 
 import numpy as np
-from numba import njit
 
-from maxaffine.geometry.kernels import BUNDLE, hashed
+from maxaffine.geometry.kernels import BUNDLE, entry, hashed
 from maxaffine.geometry.mesh import merged, stepped
 from maxaffine.geometry.topology import LOST, inner, owners, twins, winner
 
 
-@njit(nogil=True, cache=True)
+@entry
 def bordering(soup, bundles, last, left, right, merging):
     """Find the pieces whose cell has a side that is shared with another chunk.
 
@@ -41,7 +40,7 @@ def bordering(soup, bundles, last, left, right, merging):
     return border, groups - opened.sum(), links, torn
 
 
-@njit(nogil=True, cache=True)
+@entry
 def unmatched(e, off, bits, h, bundles):
     """The number of sides inside the domain without another half."""
     cell, _ = owners(off)
@@ -52,7 +51,7 @@ def unmatched(e, off, bits, h, bundles):
     return lost
 
 
-@njit(nogil=True, cache=True)
+@entry
 def named(bits, h, inside, finals, left, right):
     """(F,) a hash of the code: of tournaments only the winner counts, so that all pieces of a cell have one name.
 
@@ -69,7 +68,7 @@ def named(bits, h, inside, finals, left, right):
     return names
 
 
-@njit(nogil=True, cache=True)
+@entry
 def beyond(bits, c, unit, last, left, right):
     """Who wins on the other side of a side of piece c where that unit changes."""
     one = np.uint64(1) << np.uint64(unit & 63)
@@ -79,7 +78,7 @@ def beyond(bits, c, unit, last, left, right):
     return found
 
 
-@njit(nogil=True, cache=True)
+@entry
 def straight_on(i, j, e, cell, group, twin, bits, last, left, right):
     """Whether side j only continues side i: one wall with one cell behind it, or one side of the domain.
 
@@ -95,7 +94,7 @@ def straight_on(i, j, e, cell, group, twin, bits, last, left, right):
     return last[e[i]] == last[e[j]] and there == beyond(bits, cell[j], e[j], last, left, right)
 
 
-@njit(nogil=True, cache=True)
+@entry
 def outlines(soup, bundles, last, left, right):
     """Pieces as whole cells: (offsets, sides, member, group).
 

@@ -41,8 +41,9 @@ def partition(
     """The exact partition of a segment, of each of a list of segments, or of a convex polygon in a plane.
 
     For planes: workers, threads; memory, bytes the result may take; limit, cells; device, e.g. "cuda": find the cells
-    there by tensor operations, a level at a time; track shows progress, track(iterable, text) -> iterable. Everything
-    is computed in float64. Raises InputError, NotPiecewiseAffineError, DegenerateSliceError, MemoryBudgetError.
+    there by tensor operations, a level at a time; track shows progress, track(iterable, text) -> iterable. With more
+    workers, or track, the same cells come in another order. Everything is computed in float64. Raises InputError,
+    NotPiecewiseAffineError, DegenerateSliceError, MemoryBudgetError.
 
     >>> import torch, maxaffine as ma
     >>> spline = ma.Spline(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.ReLU()), torch.zeros(1, 2))

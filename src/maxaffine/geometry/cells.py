@@ -17,6 +17,7 @@ from maxaffine.geometry.kernels import BUNDLE, CULLED, LANES, LEAF, SHRUNK
 from maxaffine.geometry.relunet import ELEMENTWISE, Floats, Ints, ReluNet
 
 Track = Callable[[Iterable[int], str], Iterable[int]]
+Arrays = tuple[Floats, Ints, Ints]  # of a net, for the kernels
 
 PER_WORKER = 16  # tasks, at least
 
@@ -60,7 +61,7 @@ class Job:
     corners: Floats
     zero: float
 
-    def arrays(self) -> tuple[Floats, Ints, Ints]:
+    def arrays(self) -> Arrays:
         """(P, levels, ids) for the kernels."""
         matrix = np.zeros((3 + self.net.units, len(self.net.A) + LANES))
         matrix[:3, :-LANES], matrix[3:, :-LANES] = self.net.A.T, self.net.V.T
@@ -93,10 +94,11 @@ def find_cells(job: Job, workers: int, limit: int, track: Track | None) -> tuple
     rounding only.
     """
     wanted = 1 if workers == 1 and track is None else PER_WORKER * workers
-    level, store = _started(job, wanted)
+    arrays = job.arrays()
+    level, store = _started(job, arrays, wanted)
     soups, tables, left = [], [], limit
     with _compiling(track):
-        for soup, table in _run(job, level, store, regions(store, wanted), workers, limit, track):
+        for soup, table in _run(job, arrays, level, store, regions(store, wanted), workers, limit, track):
             left -= len(soup.h)
             if left < 0:
                 raise stopped(limit)
@@ -120,14 +122,12 @@ def stopped(limit: int) -> MemoryBudgetError:
     )
 
 
-def _started(job: Job, wanted: int) -> tuple[int, Store]:
+def _started(job: Job, arrays: Arrays, wanted: int) -> tuple[int, Store]:
     """Cut level by level until there are enough cells to hand out."""
     level, store, last = 0, job.root(), len(job.net.levels) - 1
     table = np.empty((0, 2), np.int32)
     while level < last and len(store.h) < wanted:
-        new, table, count, failure = cast(Any, advance)(
-            job.arrays(), level, tuple(store), job.eps, job.strict, table, 0
-        )
+        new, table, count, failure = cast(Any, advance)(arrays, level, tuple(store), job.eps, job.strict, table, 0)
         _check(failure)
         if count:  # a bundle's number would have to be known in every task: leave the work in one piece
             return 0, job.root()
@@ -153,10 +153,16 @@ def _halves(centres: Floats, part: Ints) -> tuple[Ints, Ints]:
 
 
 def _run(
-    job: Job, level: int, store: Store, tasks: list[Ints], workers: int, limit: int, track: Track | None
+    job: Job,
+    arrays: Arrays,
+    level: int,
+    store: Store,
+    tasks: list[Ints],
+    workers: int,
+    limit: int,
+    track: Track | None,
 ) -> Iterator[tuple[Soup, NDArray[np.int32]]]:
-    arrays, halt = job.arrays(), np.zeros(1, np.uint8)
-    tuning = (limit, LEAF, CULLED, SHRUNK)
+    halt, tuning = np.zeros(1, np.uint8), (limit, LEAF, CULLED, SHRUNK)
 
     def work(task: Ints) -> tuple[Soup, NDArray[np.int32]]:
         found, table, failure = cast(Any, explore)(

@@ -2,7 +2,6 @@
 """Compiled: the cells of one convex polygon, depth first in groups of neighbouring cells."""
 
 import numpy as np
-from numba import njit
 
 from maxaffine.geometry.groups import box_of, cull, gather, halved, is_on
 from maxaffine.geometry.kernels import (
@@ -15,6 +14,7 @@ from maxaffine.geometry.kernels import (
     blank,
     classify,
     cut,
+    entry,
     extremes,
     grown,
     hashed,
@@ -115,13 +115,14 @@ def met(net, level, store, eps, strict):
     return M, koff, kidx[: koff[C]].copy(), kz[: koff[C]].copy(), bits, h, failure
 
 
-@njit(nogil=True, cache=True)
+@entry
 def advance(net, level, store, eps, strict, bundles, nb):
     """Cut all cells of a store by one level. Returns (store, bundles, nb, failure): -1, or a unit that is noise."""
     x, y, e, off = store[:4]
     M, koff, kidx, kz, bits, h, failure = met(net, level, store, eps, strict)
     unit = net[2][kidx]
-    wanted, c, count = len(h) + 2 * len(kidx) + 16, level * 0, nb * 0  # a line through a cell makes one more or two
+    wanted = len(h) + 2 * len(kidx) + 16  # a line through a cell makes one more or two
+    c, count = 0 * level, 0 * nb  # a literal 0 would have everything compiled twice
     cells = blank(wanted, 5 * wanted, bits.shape[1])
     if failure < 0:
         parents, lines, work = (x, y, e, off, bits, h), (koff, kz, unit, eps[unit]), scratch(np.diff(koff).max())
@@ -165,7 +166,7 @@ def emit(out, net, store):
         off, bits, h, maps = grown(off, size + 1), grown(bits, size), grown(h, size), grown(maps, size)
     for v in range(len(sx)):
         x[start + v], y[start + v], e[start + v] = sx[v], sy[v], se[v]
-    n, wide = len(ids), padded(width) if width > 8 else width
+    n, wide = len(ids), padded(width) if width > 8 else width  # a few outputs are faster one by one
     base, z, on = np.empty((3, wide)), np.empty((3, wide)), np.empty(len(kidx), np.uint8)
     for c in range(C):
         off[count + c + 1], h[count + c] = start + soff[c + 1], sh[c]
@@ -182,7 +183,7 @@ def emit(out, net, store):
     return x, y, e, off, bits, h, maps, count + C
 
 
-@njit(nogil=True, cache=True)
+@entry
 def explore(net, level, store, eps, strict, halt, limit, leaf, culled, shrunk):
     """All cells of a store, cut by all units from `level` on.
 

@@ -9,18 +9,40 @@ the exclusive or of their hashes, and what they share with those that were cut o
 listed in koff (mothers + 1), kidx, with their maps z_k in kz (., 3): a child's bits say whether they are on in it.
 """
 
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numba import njit
 
-# Kernels that only kernels call need no wrappers, which halves their compilation. Innermost loops count with unsigned
-# numbers, or every index would be checked for being negative; views and tuples are not made in loops over cells, or
-# references to them would be counted.
-INNER: Any = {"nogil": True, "cache": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-kernel: Any = njit(**INNER)
-inlined: Any = njit(**INNER, inline="always")
-kernel_fast: Any = njit(**INNER, fastmath={"nsz", "contract", "reassoc", "arcp"})  # values are finite, sums may reorder
+SOURCES = hashlib.sha256(b"".join(p.read_bytes() for p in sorted(Path(__file__).parent.glob("*.py")))).hexdigest()
+
+
+def compiled(**options: Any) -> Callable[[Any], Any]:
+    """Compile a function that is kept on disk until any source of kernels changes.
+
+    numba looks at the function's own file only: code that has an edited kernel inside would be kept, and be wrong.
+    """
+
+    def decorate(function: Any) -> Any:
+        dispatcher: Any = njit(nogil=True, cache=True, **options)(function)
+        kept = dispatcher._cache._cache_file
+        kept._source_stamp = (kept._source_stamp, SOURCES)
+        return dispatcher
+
+    return decorate
+
+
+# Kernels that only kernels call need no wrappers, which halves their compilation; an entry is called from Python.
+# Innermost loops count with unsigned numbers, or every index would be checked for being negative; views and tuples are
+# not made in loops over cells, or references to them would be counted.
+INNER: Any = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+entry: Any = compiled()
+kernel: Any = compiled(**INNER)
+inlined: Any = compiled(**INNER, inline="always")
+kernel_fast: Any = compiled(**INNER, fastmath={"nsz", "contract", "reassoc", "arcp"})  # finite; sums may reorder
 BUNDLE = 1 << 28  # labels from here on are rows of the table of bundles
 MAX_SIDES = 500  # of one cell
 LANES = 32  # loops over units run to a multiple of it, all in vector registers: P has that many columns to spare

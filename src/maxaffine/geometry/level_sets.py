@@ -1,8 +1,8 @@
 """Level sets of an output on a plane: one segment a cell, joined to polylines by the edges they cross."""
 
 import numpy as np
-from numba import njit
 
+from maxaffine.geometry.kernels import entry
 from maxaffine.geometry.relunet import Floats, Ints
 
 
@@ -27,7 +27,7 @@ def trace(vertices: Floats, edges: Ints, neighbours: Ints, slope: Floats, shift:
     return [points[order[p:q]] for p, q in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True)]
 
 
-@njit(cache=True)
+@entry
 def _chains(neighbours: Ints, cells: int) -> tuple[Ints, Ints]:
     """Crossed edges in the order of the polylines, and where each begins; a closed one ends with its first edge."""
     pair = np.full((cells, 2), -1, np.int64)

@@ -1,9 +1,8 @@
 """Compiled: the arrays of a partition from half-edges: cells of one code merged, straight corners left out."""
 
 import numpy as np
-from numba import njit
 
-from maxaffine.geometry.kernels import BUNDLE, grown, kernel
+from maxaffine.geometry.kernels import BUNDLE, entry, grown, kernel
 from maxaffine.geometry.topology import changes, corners_of, inner, joined, numbered, owners, twins
 
 
@@ -140,7 +139,7 @@ def edge_changes(source, e, cell, twin, bits, last, left, right):
     return offsets, fitted(units, at)
 
 
-@njit(nogil=True, cache=True)
+@entry
 def measured(vertices, offsets, indices):
     """Area of each cell, and the mean of its corners."""
     cells = len(offsets) - 1
@@ -158,7 +157,7 @@ def measured(vertices, offsets, indices):
     return areas, centres
 
 
-@njit(nogil=True, cache=True)
+@entry
 def build(soup, bundles, last, left, right, merging):
     """The whole mesh, or the number of half-edges that found no partner (then the arrays are empty)."""
     x, y, e, off, bits, h = soup

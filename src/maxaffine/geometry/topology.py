@@ -7,9 +7,8 @@ are two halves of one edge. They find each other in a hash table, whatever their
 """
 
 import numpy as np
-from numba import njit
 
-from maxaffine.geometry.kernels import BUNDLE, hashed, kernel
+from maxaffine.geometry.kernels import BUNDLE, entry, hashed, kernel
 
 OUTSIDE, LOST = -1, -2
 
@@ -128,7 +127,7 @@ def winner(bits, c, unit, left, right):
     return unit
 
 
-@njit(nogil=True, cache=True)
+@entry
 def winners(bits, last, left, right):
     """(F, T) candidates that win the tournaments with those last units."""
     found = np.empty((len(bits), len(last)), np.int64)
