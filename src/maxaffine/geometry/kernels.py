@@ -20,7 +20,7 @@ from numba import njit
 SOURCES = hashlib.sha256(b"".join(p.read_bytes() for p in sorted(Path(__file__).parent.glob("*.py")))).hexdigest()
 
 
-def compiled(**options: Any) -> Callable[[Any], Any]:
+def compiled(options: dict[str, Any]) -> Callable[[Any], Any]:
     """Compile a function that is kept on disk until any source of kernels changes.
 
     numba looks at the function's own file only: code that has an edited kernel inside would be kept, and be wrong.
@@ -39,10 +39,10 @@ def compiled(**options: Any) -> Callable[[Any], Any]:
 # Innermost loops count with unsigned numbers, or every index would be checked for being negative; views and tuples are
 # not made in loops over cells, or references to them would be counted.
 INNER: Any = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-entry: Any = compiled()
-kernel: Any = compiled(**INNER)
-inlined: Any = compiled(**INNER, inline="always")
-kernel_fast: Any = compiled(**INNER, fastmath={"nsz", "contract", "reassoc", "arcp"})  # finite; sums may reorder
+entry: Any = compiled({})
+kernel: Any = compiled(INNER)
+inlined: Any = compiled(INNER | {"inline": "always"})
+kernel_fast: Any = compiled(INNER | {"fastmath": {"nsz", "contract", "reassoc", "arcp"}})  # finite; sums may reorder
 BUNDLE = 1 << 28  # labels from here on are rows of the table of bundles
 MAX_SIDES = 500  # of one cell
 LANES = 32  # loops over units run to a multiple of it, all in vector registers: P has that many columns to spare
