@@ -22,6 +22,7 @@ FLOORS = [
     # leaves: functions of a spline or of its values
     {
         "approximation",
+        "architectures",
         "codebook",
         "convexity",
         "data",
@@ -33,6 +34,7 @@ FLOORS = [
         "templates",
         "tiling",
     },
+    {"experiment"},  # trains networks of architectures on data with penalties
     {"callbacks", "demo", "plot", "testing", "view"},
     {"report"},
     {"cli"},
