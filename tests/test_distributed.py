@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from net import example_of, inputs_of, model_of
-from nets import NETS
+from net import inputs_of
+from nets import BY_NAME, captured
 from test_plane_degenerate import CASES
 from test_plane_degenerate import captured as degenerate
 from torch import nn
@@ -34,7 +34,6 @@ pytestmark = pytest.mark.skipif(find_spec("pyarrow") is None, reason='pyarrow is
 needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason='Ray is missing: pip install ".[distributed]"')
 # What Ray itself leaves open or calls by old names when a local cluster starts and ends.
 ray_noise = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
-BY_NAME = {net.name: net for net in NETS}
 
 
 def mlp() -> ma.Spline:
@@ -83,7 +82,7 @@ def given(name: str) -> tuple[ma.Spline, ma.Plane, PlanePartition]:
         spline, plane = degenerate(name), ma.Plane.square(origin, u, v)
     else:
         net = BY_NAME[name]
-        spline = ma.Spline(model_of(net), example_of(net), **net.options)
+        spline = captured(name)
         origin, u, v = inputs_of(net, 3)
         reach = 0.1 if name == "cnn" else 1.0
         plane = ma.Plane.polygon(origin, reach * u, reach * v, [(-0.5, -0.4), (0.5, -0.5), (0.6, 0.2), (0, 0.7)])

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from net import Net, example_of, inputs_of, model_of
-from nets import NETS
+from net import Net, inputs_of
+from nets import NETS, captured
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
@@ -43,7 +43,7 @@ def small() -> nn.Module:
 
 @pytest.mark.parametrize("net", [n for n in NETS if n.name in SAVED], ids=lambda n: n.name)
 def test_a_saved_spline_is_the_same_spline(net: Net, tmp_path: Path) -> None:
-    spline, x = ma.Spline(model_of(net), example_of(net), **net.options), inputs_of(net, 4)
+    spline, x = captured(net.name), inputs_of(net, 4)
     spline.save(tmp_path / "net.safetensors")
     again = ma.load(tmp_path / "net.safetensors")
     assert again.operators == spline.operators and str(again) == str(spline)
@@ -56,7 +56,7 @@ def test_every_network_of_the_list_can_be_saved(tmp_path: Path) -> None:
     unsaved = {}
     for net in NETS:
         try:
-            ma.Spline(model_of(net), example_of(net), **net.options).save(tmp_path / "net.safetensors")
+            captured(net.name).save(tmp_path / "net.safetensors")
         except ma.errors.MaxaffineError as error:
             unsaved[net.name] = str(error)
     assert unsaved == {}

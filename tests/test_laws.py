@@ -4,29 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any
 
 import laws
 import pytest
 import torch
-from net import Net, differentiable, example_of, inputs_of, model_of, output_of
-from nets import NETS
+from net import Net, differentiable, inputs_of, model_of, output_of
+from nets import BY_NAME, NETS, captured
 
 import maxaffine as ma
 
-BY_NAME = {net.name: net for net in NETS}
 CHAINS = ("mlp", "ramp_relu", "cnn", "batch_norm_1d", "conv1d", "generator", "no_bias")
 VECTORS = ("mlp", "residual", "maxout", "cnn", "tied", "two_inputs", "tokens", "rnn")
 
 
-@lru_cache
-def captured(name: str, dtype: torch.dtype = torch.float64) -> tuple[ma.Spline, laws.Truth]:
+def judged(name: str, dtype: torch.dtype = torch.float64) -> tuple[ma.Spline, laws.Truth]:
     """The spline of a network of the list, and the network as a function of the spline's input."""
-    net = BY_NAME[name]
-    model, judge = model_of(net, dtype), differentiable(model_of(net, dtype))
-    return ma.Spline(model, example_of(net, dtype), **net.options), lambda x: output_of(net, judge, x.clone())
+    net, judge = BY_NAME[name], differentiable(model_of(BY_NAME[name], dtype))
+    return captured(name, dtype), lambda x: output_of(net, judge, x.clone())
 
 
 def failures(checks: dict[str, Callable[[], None]]) -> dict[str, str]:
@@ -42,7 +38,7 @@ def failures(checks: dict[str, Callable[[], None]]) -> dict[str, str]:
 
 @pytest.mark.parametrize("net", NETS, ids=lambda net: net.name)
 def test_laws(net: Net) -> None:
-    spline, truth = captured(net.name)
+    spline, truth = judged(net.name)
     x = inputs_of(net, 3)
     laws.assert_exact(spline, lambda z: output_of(net, model_of(net), z.clone()), x)
     with_truth = {law.__name__: lambda law=law: law(spline, truth, x) for law in laws.LAWS_WITH_TRUTH}
@@ -52,29 +48,29 @@ def test_laws(net: Net) -> None:
 
 @pytest.mark.parametrize("name", [net.name for net in NETS if net.name.startswith("ramp_")])
 def test_the_inputs_of_the_laws_reach_every_piece(name: str) -> None:
-    spline, code = captured(name)[0], captured(name)[0].code(inputs_of(BY_NAME[name], 3))
+    spline, code = captured(name), captured(name).code(inputs_of(BY_NAME[name], 3))
     seen = torch.cat([code[operator.name].flatten() for operator in spline.operators]).unique()
     assert seen.tolist() == list(range(spline.operators[0].pieces))
 
 
 @pytest.mark.parametrize("name", CHAINS)
 def test_stages_of_a_chain(name: str) -> None:
-    laws.assert_stages(captured(name)[0], inputs_of(BY_NAME[name], 2))
+    laws.assert_stages(captured(name), inputs_of(BY_NAME[name], 2))
 
 
 @pytest.mark.parametrize("name", VECTORS)
 def test_rows(name: str) -> None:
-    laws.assert_rows(captured(name)[0], inputs_of(BY_NAME[name], 3))
+    laws.assert_rows(captured(name), inputs_of(BY_NAME[name], 3))
 
 
 @pytest.mark.parametrize("name", ["mlp", "cnn", "maxout", "affine"])
 def test_margins_in_other_norms(name: str) -> None:
-    laws.assert_norms(captured(name)[0], inputs_of(BY_NAME[name], 2))
+    laws.assert_norms(captured(name), inputs_of(BY_NAME[name], 2))
 
 
 @pytest.mark.parametrize("name", ["mlp", "cnn", "rnn", "tokens"])
 def test_float32(name: str) -> None:
-    spline, truth = captured(name, torch.float32)
+    spline, truth = judged(name, torch.float32)
     x = inputs_of(BY_NAME[name], 5, torch.float32)
     laws.assert_exact(spline, truth, x, 1e-5)
     f = spline.at(x)
@@ -85,12 +81,12 @@ def test_float32(name: str) -> None:
 
 
 def test_the_dead_walls_of_a_degenerate_network_are_left_out() -> None:
-    spline, _ = captured("degenerate")
+    spline = captured("degenerate")
     for point in inputs_of(BY_NAME["degenerate"], 3):
         region = spline.region(point)
         assert bool((region.G.norm(dim=1) > 0).all())
         assert len(region.h) < 16
-    affine = captured("affine")[0].region(torch.zeros(3, dtype=torch.float64))
+    affine = captured("affine").region(torch.zeros(3, dtype=torch.float64))
     assert len(affine.h) == 0 and affine.margin() == torch.inf
 
 
@@ -222,7 +218,7 @@ WRONG = [
 
 @pytest.mark.parametrize("wrong", WRONG, ids=lambda w: w.law.__name__)
 def test_each_law_can_fail(wrong: Wrong) -> None:
-    spline, truth = captured(wrong.name)
+    spline, truth = judged(wrong.name)
     x = inputs_of(BY_NAME[wrong.name], 4)
     arguments = (truth, x) if wrong.law in laws.LAWS_WITH_TRUTH else (x,)
     wrong.law(spline, *arguments)
@@ -231,7 +227,7 @@ def test_each_law_can_fail(wrong: Wrong) -> None:
 
 
 def test_the_law_of_distance_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
-    spline, x = captured("cnn")[0], inputs_of(BY_NAME["cnn"], 4)
+    spline, x = captured("cnn"), inputs_of(BY_NAME["cnn"], 4)
     laws.assert_distance(spline, x)
     true = ma.distance
 

@@ -14,7 +14,7 @@ import torch
 from assets import asset, needs_assets
 from hypothesis import given, settings
 from net import Net, Of, example_of, inputs_of, model_of, output_of
-from nets import NETS
+from nets import BY_NAME, NETS, captured
 from real_nets import REAL_NETS
 from strategies import Drawn, networks
 from test_custom_operator import LargerHalf, Reference
@@ -27,16 +27,14 @@ from maxaffine.geometry import line_cut
 from maxaffine.geometry.line import LinePartition, partition_segments
 from maxaffine.slice import Segment
 
-BY_NAME = {net.name: net for net in NETS}
 Truth = Callable[[Tensor], Tensor]
 RESOLVED = 1e-9  # samples closer than this to a knot may lie on either side of it
 
 
-@lru_cache
-def captured(name: str) -> tuple[ma.Spline, Truth]:
-    net = BY_NAME[name]
-    model, judge = model_of(net), model_of(net)
-    return ma.Spline(model, example_of(net), **net.options), lambda x: output_of(net, judge, x.clone()).detach()
+def judged(name: str) -> tuple[ma.Spline, Truth]:
+    """The spline of a network of the list, and the network as a function of the spline's input."""
+    net, judge = BY_NAME[name], model_of(BY_NAME[name])
+    return captured(name), lambda x: output_of(net, judge, x.clone()).detach()
 
 
 def line_of(spline: ma.Spline, x0: Tensor, x1: Tensor) -> LinePartition:
@@ -133,7 +131,7 @@ def assert_same(a: LinePartition, b: LinePartition) -> None:
 
 @pytest.mark.parametrize("net", NETS, ids=lambda net: net.name)
 def test_laws(net: Net) -> None:
-    spline, truth = captured(net.name)
+    spline, truth = judged(net.name)
     x = 3 * inputs_of(net, 6)
     lines = partition_segments(spline, [Segment(a, b) for a, b in zip(x[::2], x[1::2], strict=True)])
     assert sum(map(len, lines)) > 3 or not spline.operators
@@ -143,7 +141,7 @@ def test_laws(net: Net) -> None:
 
 @pytest.mark.parametrize("name", ["mlp", "cnn", "two_live", "ramp_hardtanh"])
 def test_dense_sampling(name: str) -> None:
-    spline, _ = captured(name)
+    spline = captured(name)
     x = 3 * inputs_of(BY_NAME[name], 2)
     assert_sampled(line_of(spline, x[0], x[1]), spline, 20_000)
 
@@ -171,7 +169,7 @@ def test_an_operator_of_the_user() -> None:
 
 @pytest.mark.parametrize("name", ["mlp", "cnn", "time_major", "folded", "two_live", "ramp_softshrink", "gated"])
 def test_many_segments_and_small_chunks_change_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    spline, _ = captured(name)
+    spline = captured(name)
     x = inputs_of(BY_NAME[name], 4)
     segments = [Segment(a, b) for a, b in zip(x[::2], x[1::2], strict=True)]
     together = partition_segments(spline, segments)
@@ -193,7 +191,7 @@ def test_a_spline_in_float32_is_cut_in_float64() -> None:
 
 
 def test_reversing_a_segment_reverses_its_partition() -> None:
-    spline, _ = captured("cnn")
+    spline = captured("cnn")
     x = 2 * inputs_of(BY_NAME["cnn"], 2)
     line, back = line_of(spline, x[0], x[1]), line_of(spline, x[1], x[0])
     assert_close(line.knots, 1 - back.knots[::-1], 1e-12)
@@ -214,7 +212,7 @@ def test_variation_and_density() -> None:
 
 
 def test_a_network_without_operators_is_one_piece() -> None:
-    spline, truth = captured("affine")
+    spline, truth = judged("affine")
     line = line_of(spline, torch.zeros(3), torch.ones(3))
     assert len(line) == 1 and len(line.codes) == 1 and line.variation.tolist() == [0, 0]
     assert_maps(line, spline, truth)
@@ -567,7 +565,7 @@ def test_knots_that_are_close_but_apart_stay_apart() -> None:
 )
 def test_bad_input_is_one_clear_line(build: str, x0: Tensor, x1: Tensor, error: type, words: str) -> None:
     spline = splined(nn.Sequential(nn.Linear(4, 3), nn.Softmax(1)).double(), 4)
-    spline = spline if build == "softmax" else captured(build)[0]
+    spline = spline if build == "softmax" else captured(build)
     with pytest.raises(error, match=words) as refusal:
         line_of(spline, x0, x1)
     assert "\n" not in str(refusal.value)
@@ -582,7 +580,7 @@ def test_a_model_that_was_moved_is_noticed() -> None:
 
 
 def test_no_segments_no_partitions() -> None:
-    assert partition_segments(captured("mlp")[0], []) == []
+    assert partition_segments(captured("mlp"), []) == []
 
 
 # Real networks.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -15,22 +14,15 @@ from exact_plane import as_plane, assert_same
 from hypothesis import assume, event, given
 from hypothesis import strategies as st
 from net import Net, example_of, inputs_of, model_of
-from nets import NETS
+from nets import BY_NAME, NETS, captured
 from strategies import POLYGONS, Drawn, Tiny, networks, slices, tiny_networks
 from test_random_nets import wholly_padded
 from torch import nn
 
 import maxaffine as ma
 
-BY_NAME = {net.name: net for net in NETS}
 FLAT = [net for net in NETS if np.prod(net.shape) > 1]  # one input has no plane
 GENERAL = ("mlp", "ramp_leaky_relu", "ramp_abs", "ramp_hardtanh", "residual", "rnn", "generator", "grouped")
-
-
-@lru_cache
-def captured(name: str) -> ma.Spline:
-    net = BY_NAME[name]
-    return ma.Spline(model_of(net), example_of(net), **net.options)
 
 
 def plane_of(net: Net, polygon: str = "square", reach: float = 1.0) -> ma.Plane:

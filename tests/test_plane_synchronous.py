@@ -12,8 +12,8 @@ import test_plane_degenerate as degenerate
 import torch
 from exact_partition import partition as exact_partition
 from exact_plane import as_plane, assert_same
-from net import example_of, inputs_of, model_of
-from nets import NETS
+from net import inputs_of
+from nets import BY_NAME, captured
 from torch import nn
 
 import maxaffine as ma
@@ -29,7 +29,6 @@ from maxaffine.geometry.synchronous import find_cells_on, hashed_bits, hashes_of
 CPU = torch.device("cpu")
 ZERO, ALL = 1e-13, 1 << 40
 SMALL, LARGE = 1 << 17, 1 << 26  # bytes: many groups, with culling; one group
-BY_NAME = {net.name: net for net in NETS}
 KINDS = (
     *("ramp_leaky_relu", "ramp_abs", "ramp_hardtanh", "residual", "reused", "two_live", "maxout", "degenerate"),
     *("pool_overlapping", "pool_padded", "adaptive_max", "resnet_block", "blank"),
@@ -56,8 +55,7 @@ def mlp(*widths: int, bias: bool = True) -> ma.Spline:
 def listed(name: str) -> tuple[ma.Spline, ma.Plane]:
     net = BY_NAME[name]
     origin, u, v = inputs_of(net, 3)
-    spline = ma.Spline(model_of(net), example_of(net), **net.options)
-    return spline, ma.Plane.polygon(origin, 2 * u, 2 * v, degenerate.TRIANGLE)
+    return captured(name), ma.Plane.polygon(origin, 2 * u, 2 * v, degenerate.TRIANGLE)
 
 
 def compared(spline: ma.Spline, plane: ma.Plane, memory: int, device: torch.device = CPU) -> int:
