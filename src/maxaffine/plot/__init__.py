@@ -9,5 +9,19 @@ from maxaffine.plot.curves import line
 from maxaffine.plot.library import figure
 from maxaffine.plot.panels import layers, training, units
 from maxaffine.plot.planes import partition
+from maxaffine.plot.template_pictures import template_histograms, templates
 
-__all__ = ["Svg", "bins", "figure", "histogram", "layers", "line", "partition", "signed_bars", "training", "units"]
+__all__ = [
+    "Svg",
+    "bins",
+    "figure",
+    "histogram",
+    "layers",
+    "line",
+    "partition",
+    "signed_bars",
+    "template_histograms",
+    "templates",
+    "training",
+    "units",
+]
