@@ -1,0 +1,223 @@
+"""The weights of a network: its linear and convolution layers as matrices of rows, and which of them is the last."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+from maxaffine.capture import Captured
+from maxaffine.errors import InputError
+from maxaffine.penalties.convolutions import Sizes
+from maxaffine.penalties.evaluating import captured_in_eval
+from maxaffine.program.graph import Graph, Node, Ref
+from maxaffine.program.plan import Plan
+from maxaffine.spline import Spline
+
+CONVOLUTIONS = tuple(f"aten.conv{d}d.{form}" for d in (1, 2, 3) for form in ("default", "padding"))
+TRANSPOSED = tuple(f"aten.conv_transpose{d}d.{form}" for d, form in ((1, "default"), (2, "input"), (3, "input")))
+PRODUCTS = {"aten.linear.default": 1, "aten.addmm.default": 2, "aten.mm.default": 1, "aten.matmul.default": 1}
+"""Matrix products -> the place of the weight."""
+
+PASSED = (
+    *("aten.view.default", "aten._unsafe_view.default", "aten.reshape.default", "aten.flatten.using_ints"),
+    *("aten.squeeze.default", "aten.squeeze.dim", "aten.squeeze.dims", "aten.unsqueeze.default", "aten.clone.default"),
+    *("aten.permute.default", "aten.transpose.int", "aten.alias.default", "aten.contiguous.default"),
+    *("aten.mean.default", "aten.mean.dim", "aten.avg_pool1d.default", "aten.avg_pool2d.default"),
+    *("aten.adaptive_avg_pool1d.default", "aten.adaptive_avg_pool2d.default", "aten.adaptive_avg_pool3d.default"),
+    *("aten.add.Tensor", "aten.add.Scalar", "aten.sub.Tensor", "aten.sub.Scalar", "aten._to_copy.default"),
+    *("aten.softmax.int", "aten._softmax.default", "aten.log_softmax.int", "aten._log_softmax.default"),
+    *("aten.dropout.default",),
+)
+"""What may stand between the last linear layer and the output without changing which rows the classes have."""
+
+
+class Weight(Protocol):
+    """Where a weight is read, anew at each use."""
+
+    def read(self) -> Tensor:
+        """The weight as it is now, differentiable."""
+        ...
+
+
+@dataclass(frozen=True)
+class OfModule:
+    """The attribute `weight` of a module; a parametrized one is computed."""
+
+    module: nn.Module
+
+    def read(self) -> Tensor:
+        """The weight as it is now."""
+        weight = self.module.weight
+        assert isinstance(weight, Tensor)
+        return weight
+
+
+@dataclass(frozen=True)
+class OfGraph:
+    """A constant of a captured graph: a stored tensor, or what the graph computes of some."""
+
+    captured: Captured
+    plan: Plan
+    node: int
+
+    def read(self) -> Tensor:
+        """The weight as it is now."""
+        node = self.captured.graph.nodes[self.node]
+        if node.op == "tensor":
+            return self.captured.sources[node.args[0]].read()
+        tensors = [source.read() for source in self.captured.sources]
+        return self.plan.constants(tensors, 1, self.captured.dtype, self.captured.device)[self.node]
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """What belongs to a convolution beside its filters."""
+
+    stride: Sizes = 1
+    dilation: Sizes = 1
+    groups: int = 1
+    transposed: bool = False
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A linear or convolution layer of a network: path of the module that calls it, and its live weight.
+
+    columns: the weight is stored as (D, C), as in x @ W.
+    """
+
+    path: str
+    source: Weight
+    columns: bool = False
+    convolution: Convolution | None = None
+
+    @property
+    def weight(self) -> Tensor:
+        """(C, D), for a convolution (C_out, C_in / groups * kernel): one row an output, differentiable, read anew."""
+        return self.rows.flatten(0, -2)
+
+    @property
+    def rows(self) -> Tensor:
+        """(G, C / G, D): the rows of each group; filters of different groups see different inputs. Else (1, C, D)."""
+        weight = self.source.read()
+        if self.convolution is None:
+            return (weight.mT if self.columns else weight).unsqueeze(0)
+        groups = weight.unflatten(0, (self.convolution.groups, -1))
+        return (groups.transpose(1, 2) if self.convolution.transposed else groups).flatten(2)
+
+
+def last_layer(model: nn.Module | Spline, example: Any = None) -> Layer:
+    """The final linear layer: the linear map (or convolution) whose output is the logits, found in the graph.
+
+    Reshapes, added constants, means over positions and a softmax may follow it; anything else between it and the
+    output is refused. `.weight` is its live matrix (C, D), one row a class; `.path` the module that calls it.
+    A model is captured for this, in eval mode and around `example` (see `maxaffine.Spline`); it is not changed.
+    Raises InputError when there is no final linear layer or no example, CaptureError.
+
+    >>> import torch
+    >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    >>> head = last_layer(net, torch.zeros(1, 4))
+    >>> head.path, tuple(head.weight.shape)
+    ('2', (3, 8))
+    """
+    spline = captured_in_eval(model, example)
+    graph = spline.captured.graph
+    live, at = graph.live(graph.input), graph.output
+    while at != graph.input:
+        node = graph.nodes[at]
+        layer = _layer(spline.captured, node, live)
+        if layer is not None:
+            return layer
+        operands = [j for _, j in node.operands() if live[j]]
+        if node.op not in PASSED or len(operands) != 1:
+            break
+        at = operands[0]
+    node = graph.nodes[at]
+    where = f"{node.op} in module {node.module!r}" if at != graph.input else "its input"
+    raise InputError(
+        f"the network has no final linear layer: its output comes from {where}; penalise on='all' or on='templates', "
+        "or cut the network behind a linear layer with ma.Spline(model, example, until=...)"
+    )
+
+
+def all_layers(model: nn.Module | Spline) -> tuple[Layer, ...]:
+    """Every linear and convolution layer; weights that are tied are listed once.
+
+    Of a model: its modules nn.Linear, nn.Conv1d to 3d and their transposed forms. Of a spline, and of an ONNX file:
+    the operations of the captured graph, a product with a constant matrix included.
+    Raises InputError when there is none.
+    """
+    found: dict[Any, Layer] = {}
+    for key, layer in _of_spline(model) if isinstance(model, Spline) else _of_model(model):
+        found.setdefault(key, layer)
+    if not found:
+        raise InputError("the network has no linear and no convolution layer, so there is nothing to penalise")
+    return tuple(found.values())
+
+
+def _of_model(model: nn.Module) -> Iterator[tuple[Any, Layer]]:
+    for path, module in model.named_modules():
+        if isinstance(module, nn.Linear):
+            layer = Layer(path, OfModule(module))
+        elif isinstance(module, _ConvNd):
+            turned = isinstance(module, _ConvTransposeNd)
+            layer = Layer(path, OfModule(module), False, convolution_of(module, turned))
+        else:
+            continue
+        plain = module._parameters.get("weight")
+        yield id(module if plain is None else plain), layer
+
+
+def convolution_of(module: _ConvNd, transposed: bool) -> Convolution:
+    """The settings of a convolution module."""
+    return Convolution(module.stride, module.dilation, module.groups, transposed)
+
+
+def _of_spline(spline: Spline) -> Iterator[tuple[Any, Layer]]:
+    captured = spline.captured
+    live = captured.graph.live(captured.graph.input)
+    for node in captured.graph.nodes:
+        layer = _layer(captured, node, live)
+        if layer is not None:
+            assert isinstance(layer.source, OfGraph)
+            yield _roots(captured, layer.source), layer
+
+
+def _roots(captured: Captured, weight: OfGraph) -> tuple[int, ...]:
+    """The stored tensors that a weight is computed of: equal for tied weights."""
+    nodes = captured.graph.nodes
+    places = [nodes[i].args[0] for i in weight.plan.fixed if nodes[i].op == "tensor"]
+    return tuple(sorted({id(captured.sources[place].read()) for place in places}))
+
+
+def _layer(captured: Captured, node: Node, live: Sequence[bool]) -> Layer | None:
+    """The layer that a node is: a live tensor times a weight that does not vary."""
+    place = PRODUCTS.get(node.op, 1 if node.op in (*CONVOLUTIONS, *TRANSPOSED) else None)
+    if place is None:
+        return None
+    x, weight = node.args[place - 1], node.args[place]
+    constant = type(weight) is Ref and not live[weight.index] and type(x) is Ref and live[x.index]
+    if not constant or (node.op in PRODUCTS and len(captured.graph.nodes[weight.index].shape) != 2):
+        return None
+    source = OfGraph(captured, _only(captured.graph, weight.index), weight.index)
+    if node.op in PRODUCTS:
+        return Layer(node.module, source, columns=node.op != "aten.linear.default")
+    return Layer(node.module, source, False, _settings(node))
+
+
+def _settings(node: Node) -> Convolution:
+    turned = node.op in TRANSPOSED
+    given = dict(enumerate(node.args))
+    dilation, groups = (given.get(7, 1), given.get(6, 1)) if turned else (given.get(5, 1), given.get(6, 1))
+    return Convolution(_list(given.get(3, 1)), _list(dilation), groups, turned)
+
+
+def _list(value: Any) -> Sizes:
+    return value if isinstance(value, int) else tuple(value)
+
+
+def _only(graph: Graph, node: int) -> Plan:
+    """What must be computed for one constant, and nothing else."""
+    return Plan(graph, (node,))
