@@ -1,53 +1,20 @@
-"""Data files: rows as they are stored, and their labels.
-
-Read are ``.npz``, ``.npy``, IDX (the MNIST format, also gzipped) and folders of PNG or JPEG images whose
-sub-folders are the classes. Values are returned as stored; how they are scaled is said by the caller.
-"""
+"""One file or folder of the user's own: .npz, .npy, IDX (also gzipped), PNG or JPEG images in folders."""
 
 import gzip
 import math
 import re
-import zipfile
-import zlib
-from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
 
+from maxaffine.data.dataset import BROKEN, Contents, Dataset, first_line
 from maxaffine.errors import FileFormatError, InputError, MissingExtraError
 
 IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 IDX_NAME = re.compile(r"(ubyte|\.idx\d?)(\.gz)?$")
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg")
 KINDS = ".npz, .npy, IDX (...-ubyte or .idx, also .gz) or a folder of PNG/JPEG images"
-# Everything numpy, gzip, zipfile and pillow raise on a file that is cut off or not what its name says.
-BROKEN = (ValueError, OSError, EOFError, KeyError, SyntaxError, zlib.error, zipfile.BadZipFile)
-
-Contents = tuple[np.ndarray, np.ndarray | None, tuple[str, ...]]  # rows, labels, class names
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """Rows as stored, inputs (N, *row); labels (N,): int64 classes, float64 targets, or None.
-
-    >>> data = Dataset(np.zeros((2, 28, 28), np.uint8), np.array([3, 1]), (), "two.npz")
-    >>> len(data), data.row_shape
-    (2, (28, 28))
-    """
-
-    inputs: np.ndarray
-    labels: np.ndarray | None
-    classes: tuple[str, ...]
-    source: str
-
-    def __len__(self) -> int:
-        return len(self.inputs)
-
-    @property
-    def row_shape(self) -> tuple[int, ...]:
-        """Shape of one stored row."""
-        return self.inputs.shape[1:]
 
 
 def read(path: str | Path, labels: str | Path | None = None, limit: int | None = None) -> Dataset:
@@ -65,7 +32,7 @@ def read(path: str | Path, labels: str | Path | None = None, limit: int | None =
     path = Path(path)
     # Rows of a folder are read one by one: only as many as wanted, unless a label file counts all of them.
     folder = path.is_dir()
-    contents = _read_folder(path, limit if labels is None else None) if folder else _read_file(path)
+    contents = _read_folder(path, limit if labels is None else None) if folder else read_file(path)
     rows, own_labels, classes = contents
     _check_rows(rows, path)
     found = own_labels if labels is None else _read_labels(Path(labels))
@@ -73,7 +40,12 @@ def read(path: str | Path, labels: str | Path | None = None, limit: int | None =
     return Dataset(rows[:limit], None if checked is None else checked[:limit], classes, path.name)
 
 
-def _read_file(path: Path) -> Contents:
+def read_file(path: Path) -> Contents:
+    """Read rows (and the labels of a .npz) of one file.
+
+    Raises:
+        FileFormatError: the file is missing, of an unknown kind, or broken.
+    """
     readers = {".npz": _read_npz, ".npy": _read_npy}
     if not path.exists():
         raise FileFormatError(f"{path}: no such file or folder")
@@ -85,7 +57,8 @@ def _read_file(path: Path) -> Contents:
     except FileFormatError:
         raise
     except BROKEN as error:
-        raise FileFormatError(f"{path}: not a readable {path.suffix} file ({_first_line(error)})") from error
+        what = f"not a readable {path.suffix} file ({first_line(error)})"
+        raise FileFormatError(f"{path}: {what}; it may be cut off: fetch or write it again") from error
 
 
 def _read_npy(path: Path) -> Contents:
@@ -111,7 +84,7 @@ def _read_idx(path: Path) -> Contents:
     dtype, start = np.dtype(IDX_TYPES[raw[2]]), 4 + 4 * raw[3]
     promised, there = math.prod(shape) * dtype.itemsize, len(raw) - start
     if there != promised:
-        raise FileFormatError(f"{path}: shape {shape} needs {promised} bytes, {there} are there")
+        raise FileFormatError(f"{path}: shape {shape} needs {promised} bytes, {there} are there; fetch the file again")
     values = np.frombuffer(raw, dtype, offset=start).reshape(shape)
     return values.astype(dtype.newbyteorder("=")), None, ()
 
@@ -123,7 +96,7 @@ def _read_folder(path: Path, limit: int | None) -> Contents:
     files = [pair for turn in turns for pair in turn if pair is not None][:limit]
     if not files:
         raise FileFormatError(f"{path}: no PNG or JPEG image in this folder or its sub-folders")
-    images = [_read_image(file) for file, _ in files]
+    images = [read_image(file) for file, _ in files]
     for image, (file, _) in zip(images, files, strict=True):
         if image.shape != images[0].shape:
             same = f"{files[0][0].name} has {images[0].shape}: images must share size and colour mode"
@@ -136,7 +109,7 @@ def _images_in(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_ENDINGS)
 
 
-def _read_image(path: Path) -> np.ndarray:
+def read_image(path: Path) -> np.ndarray:
     """Return (H, W) of a grey image, (3, H, W) of a colour one: channels first, as torch has them."""
     try:
         from PIL import Image
@@ -146,7 +119,7 @@ def _read_image(path: Path) -> np.ndarray:
         with Image.open(path) as image:
             mode, pixels = image.mode, np.asarray(image.convert("RGB") if image.mode == "P" else image)
     except BROKEN as error:
-        raise FileFormatError(f"{path}: not a readable image ({_first_line(error)})") from error
+        raise FileFormatError(f"{path}: not a readable image ({first_line(error)})") from error
     if mode not in ("L", "P", "RGB"):
         raise InputError(f"{path}: colour mode {mode}; save it as 8-bit grey (L) or RGB")
     return pixels if mode == "L" else pixels.transpose(2, 0, 1)
@@ -156,11 +129,11 @@ def _read_labels(path: Path) -> np.ndarray:
     if path.is_dir() or path.suffix == ".npz":
         raise FileFormatError(f"{path}: labels are read from .npy, IDX, or .txt/.csv with one number a line")
     if path.suffix not in (".txt", ".csv") or not path.exists():
-        return _read_file(path)[0]
+        return read_file(path)[0]
     try:
         return np.atleast_1d(np.array(path.read_text().split(), dtype=np.float64))
     except BROKEN as error:
-        raise FileFormatError(f"{path}: not one number a line ({_first_line(error)})") from error
+        raise FileFormatError(f"{path}: not one number a line ({first_line(error)})") from error
 
 
 def _check_rows(rows: np.ndarray, path: Path) -> None:
@@ -181,7 +154,3 @@ def _checked_labels(labels: np.ndarray, rows: int, path: str | Path) -> np.ndarr
         raise InputError(f"{path}: labels of dtype {labels.dtype}, or NaN among them; give finite numbers")
     whole = bool((values == np.round(values)).all())
     return values.astype(np.int64 if whole else np.float64)
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
