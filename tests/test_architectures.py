@@ -224,7 +224,31 @@ def test_without_biases_and_batch_norm_the_offsets_vanish(name):
     x = torch.randn(1, 1, 16, 16, dtype=torch.float64)
     with torch.no_grad():
         assert (model(3 * x) - 3 * model(x)).abs().max() <= 1e-11 * model(3 * x).abs().max()
-    assert not [key for key, _ in model.named_parameters() if key.endswith("bias")]
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("batch_norm", [True, False])
+def test_without_biases_nothing_learned_is_an_offset(name, batch_norm):
+    with torch.device("meta"):
+        model, usual = (ARCHITECTURES[name](side=16, batch_norm=batch_norm, bias=bias) for bias in (False, True))
+    offsets = {key: p.numel() for key, p in usual.named_parameters() if key.endswith("bias")}
+    assert offsets and not [key for key, _ in model.named_parameters() if key in offsets]
+    assert count(usual) - count(model) == sum(offsets.values())
+
+
+@pytest.mark.parametrize(("activation", "act"), [("relu", lambda z: z.clamp(min=0)), ("abs", torch.abs)])
+def test_the_activation_is_the_named_one(activation, act):
+    model = lively(mlp(channels=2, side=3, widths=(5, 4), batch_norm=True, activation=activation))
+    assert list(model._modules) == "flatten dense1 norm1 act1 dense2 norm2 act2 head".split()
+    z = x = torch.randn(6, 2, 3, 3, dtype=torch.float64)
+    z = z.reshape(6, 18)
+    for dense, norm in ((model.dense1, model.norm1), (model.dense2, model.norm2)):
+        z = (z @ dense.weight.T - norm.running_mean) / (norm.running_var + 1e-3).sqrt() * norm.weight + norm.bias
+        z = act(z)
+    wanted = z @ model.head.weight.T + model.head.bias
+    assert (model(x) - wanted).abs().max() < 1e-12
+    relu = small_resnet(channels=1, side=4, activation=activation).block1.path.act1
+    assert relu(torch.tensor([-2.0])).item() == act(torch.tensor([-2.0])).item()
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
