@@ -162,6 +162,14 @@ def test_small_cnn_on_other_images(side, channels, last):
     assert model(torch.zeros(2, channels, side, side)).shape == (2, 7)
 
 
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize(("side", "channels", "classes"), [(28, 1, 10), (32, 3, 100), (64, 3, 200)])
+def test_every_network_takes_the_usual_images(name, side, channels, classes):
+    with torch.device("meta"):
+        model = ARCHITECTURES[name](classes, channels, side).eval()
+        assert model(torch.zeros(2, channels, side, side)).shape == (2, classes)
+
+
 def first_sides():
     """The smallest side that each network takes, by its table: one pixel less leaves nothing to pool."""
     return {"mlp": 1, "small_cnn": 14, "large_cnn": 16, "dense_cnn": 10, "memory_cnn": 6, "small_resnet": 4}
@@ -239,7 +247,7 @@ def test_without_biases_nothing_learned_is_an_offset(name, batch_norm):
 @pytest.mark.parametrize(("activation", "act"), [("relu", lambda z: z.clamp(min=0)), ("abs", torch.abs)])
 def test_the_activation_is_the_named_one(activation, act):
     model = lively(mlp(channels=2, side=3, widths=(5, 4), batch_norm=True, activation=activation))
-    assert list(model._modules) == "flatten dense1 norm1 act1 dense2 norm2 act2 head".split()
+    assert list(model._modules) == ["flatten", "dense1", "norm1", "act1", "dense2", "norm2", "act2", "head"]
     z = x = torch.randn(6, 2, 3, 3, dtype=torch.float64)
     z = z.reshape(6, 18)
     for dense, norm in ((model.dense1, model.norm1), (model.dense2, model.norm2)):
