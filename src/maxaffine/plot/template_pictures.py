@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 RIGHT, WRONG = "#14846a", "#c2410c"  # the paper's green and red, told apart by colour-blind readers too
 SHOWN = 3  # templates shown unless they are named: the paper's correct class and two others
-MOST = 96  # bars of a histogram
+FEWEST, MOST = 12, 96  # bars of a histogram
+TOP = 0.76  # share of a panel that the bars fill: the legend stands above them
 
 Floats = NDArray[np.float64]
 
@@ -80,16 +81,16 @@ def template_histograms(found: TemplateStatistics | Mapping[str, TemplateStatist
     for line, (name, one) in zip(axes, named.items(), strict=True):
         _draw_statistics(line, one)
         line[0].set_ylabel(f"{name}\naccuracy {one.accuracy:.1%}, {one.accuracy_alone:.1%} without b", fontsize=8)
-    heads = ("inner product with the input", "margin", "cosine of correct and wrong", "cosine with the input")
+    heads = ("⟨A, x⟩", "margin ⟨A_correct - A_wrong, x⟩", "cos(A_correct, A_wrong)", "cos(A, x)")
     for axis, head in zip(axes[0], heads[:columns], strict=True):
         axis.set_title(head, fontsize=10)
     for line in axes:
         for axis in line:
-            if axis.has_data():
+            axis.set_visible(axis.has_data())
+            axis.set_ylim(0, axis.dataLim.y1 / TOP if axis.has_data() else 1)
+        for axis in line[[0, -1]]:
+            if axis.get_visible() and axis.get_legend_handles_labels()[0]:
                 axis.legend(frameon=False, fontsize=8, handlelength=1.0, loc="upper left")
-                axis.set_ylim(0, axis.get_ylim()[1] * 1.32)  # room for the legend
-            else:
-                axis.set_visible(False)
     return figure
 
 
@@ -156,33 +157,35 @@ def _numbers(values: Tensor, shape: tuple[int, ...]) -> Floats:
 def _draw_statistics(axes: "Sequence[Axes]", one: TemplateStatistics) -> None:
     _bars(axes[0], one.incorrect, WRONG, "wrong classes")
     _bars(axes[0], one.correct, RIGHT, "correct class")
-    _bars(axes[1], one.margins, INK, "⟨A_y - A_c, x⟩")
-    for axis in axes[:2]:
-        axis.axvline(0, color=INK, linewidth=0.6)
+    _bars(axes[1], one.margins, INK)
     if one.angles is None:
         return
-    _bars(axes[2], one.angles.between, INK, "cos(A_y, A_c)")
+    _bars(axes[2], one.angles.between, INK)
     _bars(axes[3], one.angles.wrong, WRONG, "wrong classes")
     _bars(axes[3], one.angles.correct, RIGHT, "correct class")
     for axis in axes[2:]:
         axis.set_xlim(-1, 1)
-        axis.axvline(0, color=INK, linewidth=0.6)
 
 
-def _bars(axis: "Axes", values: Distribution, colour: str, label: str) -> None:
-    """A histogram of area 1 of the bins that hold something, neighbours joined until there are few enough."""
+def _bars(axis: "Axes", values: Distribution, colour: str, label: str = "_") -> None:
+    """A histogram of area 1 of the bins that hold something, neighbours joined until there are few enough.
+
+    Few enough is twice the cube root of the count (Rice's rule): what more bars would show is noise.
+    """
     counts, edges = values.counts.numpy(), values.edges.numpy()
     if not values.count:
         return
     filled = np.flatnonzero(counts)
-    while filled[-1] - filled[0] >= MOST:
+    most = min(max(2 * values.count ** (1 / 3), FEWEST), MOST)
+    while filled[-1] - filled[0] >= most:
         counts, edges = counts.reshape(-1, 2).sum(1), edges[::2]
         filled = np.flatnonzero(counts)
     first, last = filled[0], filled[-1] + 1
     density = counts[first:last] / values.count / (edges[1] - edges[0])
     axis.stairs(density, edges[first : last + 1], fill=True, color=colour, alpha=0.45, label=label)
     axis.stairs(density, edges[first : last + 1], color=colour, linewidth=0.8)
-    axis.axvline(values.mean, color=colour, linewidth=1.0, linestyle="--")
+    axis.axvline(values.mean, 0, TOP, color=colour, linewidth=1.0, linestyle="--")
+    axis.axvline(0, 0, TOP, color=INK, linewidth=0.6)
     axis.set_yticks([])
     axis.tick_params(labelsize=8)
     axis.spines[["top", "right", "left"]].set_visible(False)
