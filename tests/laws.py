@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 import maxaffine as ma
+from maxaffine.types import flat
 
 Truth = Callable[[Tensor], Tensor]
 TOLERANCE = 1e-9
@@ -29,7 +30,7 @@ def assert_close(found: Tensor, wanted: Tensor, tolerance: float = TOLERANCE) ->
 def directions(x: Tensor, seed: int = 5) -> Tensor:
     """A random unit vector for each input, of its shape."""
     noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(seed), dtype=x.dtype)
-    return noise / noise.flatten(1).norm(dim=1).reshape(-1, *[1] * (x.dim() - 1))
+    return noise / flat(noise).norm(dim=1).reshape(-1, *[1] * (x.dim() - 1))
 
 
 def exits(spline: ma.Spline, x: Tensor, along: Tensor) -> Tensor:
@@ -61,7 +62,7 @@ def assert_exact(spline: ma.Spline, truth: Truth, x: Tensor, tolerance: float = 
 def assert_complete(spline: ma.Spline, truth: Truth, x: Tensor) -> None:
     """f(x) = A[x] x + b[x]: the inner products and the bias add up to the output."""
     f = spline.at(x)
-    inner = torch.einsum("nod,nd->no", f.A.reshape(len(x), -1, x[0].numel()), x.flatten(1))
+    inner = torch.einsum("nod,nd->no", f.A.reshape(len(x), -1, x[0].numel()), flat(x))
     assert_close(inner.reshape(f.b.shape) + f.b, truth(x).detach())
     assert not f.A.requires_grad and not f.b.requires_grad
 
@@ -96,10 +97,10 @@ def assert_products(spline: ma.Spline, x: Tensor) -> None:
     a = f.A.reshape(n, -1, d)
     v = torch.randn(x.shape, generator=torch.Generator().manual_seed(6), dtype=x.dtype)
     u = torch.randn(f.b.shape, generator=torch.Generator().manual_seed(7), dtype=x.dtype)
-    image = torch.einsum("nod,nd->no", a, v.flatten(1)).reshape(f.b.shape)
+    image = torch.einsum("nod,nd->no", a, flat(v)).reshape(f.b.shape)
     assert_close(spline.at(x).mv(v), image)
     assert_close(spline.at(x)(v), image + f.b)
-    assert_close(spline.at(x).vm(u), torch.einsum("no,nod->nd", u.flatten(1), a).reshape(x.shape))
+    assert_close(spline.at(x).vm(u), torch.einsum("no,nod->nd", flat(u), a).reshape(x.shape))
 
 
 def assert_rows(spline: ma.Spline, x: Tensor) -> None:
@@ -114,7 +115,7 @@ def assert_adjoint(spline: ma.Spline, x: Tensor) -> None:
     f = spline.at(x)
     v = torch.randn(x.shape, generator=torch.Generator().manual_seed(8), dtype=x.dtype)
     u = torch.randn(f.b.shape, generator=torch.Generator().manual_seed(9), dtype=x.dtype)
-    assert_close((f.mv(v) * u).flatten(1).sum(1), (v * f.vm(u)).flatten(1).sum(1))
+    assert_close(flat(f.mv(v) * u).sum(1), flat(v * f.vm(u)).sum(1))
 
 
 def assert_offset(spline: ma.Spline, x: Tensor) -> None:
@@ -206,12 +207,12 @@ def assert_distance(spline: ma.Spline, x: Tensor) -> None:
     if not names:
         return
     shifted = torch.arange(len(x)).roll(1).tolist()
-    units = torch.cat([code[name].flatten(1) for name in names], 1)
+    units = torch.cat([flat(code[name]) for name in names], 1)
     wanted = (units != units[shifted]).double().mean(1)
     other = spline.code(x[shifted])
     assert_close(ma.distance(code, other).double(), wanted)
     assert_close(ma.pairwise_distance(code, code).double(), (units[:, None] != units).double().mean(2))
-    last = code[names[-1]].flatten(1)
+    last = flat(code[names[-1]])
     assert_close(ma.distance(code, other, operators=names[-1:]).double(), (last != last[shifted]).double().mean(1))
     equal = (units == units[shifted]).all(1)
     assert bool(((code == other) == equal).all())

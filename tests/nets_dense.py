@@ -51,6 +51,12 @@ def functional(m: Of, x: Tensor) -> Tensor:
     return m.c(torch.abs(torch.relu(m.b(x)) - 1.0))
 
 
+def no_axis(m: Any, x: Tensor) -> Tensor:
+    """A number, not a vector of one: units, a maximum and an output without any axis but the batch."""
+    h = torch.relu(m.a(x))
+    return torch.relu(m.b(h).sum(1)) + m.b(h).amax(1) - torch.maximum(h[:, 0], m.c(h).squeeze(-1))
+
+
 def residual(m: Of, x: Tensor) -> Tensor:
     """In-place addition and in-place ReLU on the running sum."""
     x = torch.relu_(m.a(x))
@@ -208,6 +214,7 @@ DENSE_NETS = [
     *(ramp(name) for name in RAMPS),
     Net("functional", lambda: Of(functional, **lin(4, 6, 6, 6, 6, 2)), (4,)),
     Net("residual", lambda: Of(residual, **lin(4, 6, 6, 6, 6, 2)), (4,)),
+    Net("no_axis", lambda: Of(no_axis, **lin(4, 6, 6, 3, 6, 1)), (4,)),
     Net("reused", lambda: Of(reused, same=nn.Linear(5, 5), act=nn.ReLU(), out=nn.Linear(5, 2)), (5,)),
     Net("sliced_in_place", lambda: Of(sliced_in_place, **lin(4, 6, 6, 2)), (4,)),
     Net("input_in_place", lambda: Of(input_in_place, **lin(4, 3)), (4,)),

@@ -10,6 +10,7 @@ listed in koff (mothers + 1), kidx, with their maps z_k in kz (., 3): a child's 
 """
 
 import hashlib
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-SOURCES = hashlib.sha256(b"".join(p.read_bytes() for p in sorted(Path(__file__).parent.glob("*.py")))).hexdigest()
+FILES = [file.read_bytes() for file in sorted(Path(__file__).parent.glob("*.py"))]
+SOURCES = hashlib.sha256(b"".join(f for f in FILES if re.search(rb"^@(entry|inlined|kernel)", f, re.M))).hexdigest()
 
 
 def compiled(options: dict[str, Any]) -> Callable[[Any], Any]:

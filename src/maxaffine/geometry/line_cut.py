@@ -18,6 +18,7 @@ from maxaffine.program.links import AffineLink
 from maxaffine.program.plan import Step
 from maxaffine.program.record import layout_of
 from maxaffine.spline import Spline
+from maxaffine.types import flat
 
 CHUNK = 64 * 2**20  # bytes of the largest activation that intervals may take at once
 ZERO = 1e-12  # a wall whose value and derivative are below this share of its scale is zero along the interval
@@ -68,7 +69,7 @@ class Walk:
                     pieces = net.part(pieces, *last)
                     env = net.constants(len(pieces))
                     continue
-                self.seen(link.operator, pieces, net.rows(link.out, settled.code).flatten(1))
+                self.seen(link.operator, pieces, flat(net.rows(link.out, settled.code)))
                 net.select(settled, pieces)
             n, cut = n + 1, True
         end = net.plan.ends[0]
@@ -138,15 +139,15 @@ class Walk:
         inside = speed > ZERO * net.scale(there, len(rows))[place]
         if bool(inside.any()):
             raise _inside_a_wall(pieces, here, int(row[inside][0]), int(unit[inside][0]))
-        flat = net.rows(here.step.out, here.code).flatten(1)
-        tied, room = torch.zeros_like(flat, dtype=torch.bool), ZERO * net.scale(here, len(pieces))[:, None]
+        codes = flat(net.rows(here.step.out, here.code))
+        tied, room = torch.zeros_like(codes, dtype=torch.bool), ZERO * net.scale(here, len(pieces))[:, None]
         tied[row, unit] = True
-        lowest = flat
+        lowest = codes
         for piece in reversed(range(here.operator.pieces)):
             other = replace(here, code=torch.full_like(here.code, piece))
             reach = net.walls(other, other.slopes, True).abs() * pieces.half
             valid = (net.walls(other, other.values, False) - reach >= -room).all(0)
-            lowest = torch.where(tied & valid, torch.full_like(flat, piece), lowest)
+            lowest = torch.where(tied & valid, torch.full_like(codes, piece), lowest)
         code = lowest.reshape(net.rows(here.step.out, here.code).shape)
         return replace(here, code=self._code(here, code))
 

@@ -19,6 +19,7 @@ from maxaffine.program.links import AffineLink, affine_link
 from maxaffine.program.plan import Plan, Step, operand_count, operator_of
 from maxaffine.program.record import layout_of
 from maxaffine.spline import Spline
+from maxaffine.types import flat
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ class Network:
         for i, (value, slope) in enumerate(zip(here.values, here.slopes, strict=True)):
             if i in live:
                 for part in (value, slope):
-                    largest = torch.maximum(largest, self.rows(live[i], part).flatten(1).abs().amax(1))
+                    largest = torch.maximum(largest, flat(self.rows(live[i], part)).abs().amax(1))
             else:
                 largest = largest.clamp(min=float(value.abs().max()))
         return largest

@@ -25,7 +25,7 @@ from maxaffine.program.frozen import affine_links
 from maxaffine.program.links import AffineLink
 from maxaffine.program.plan import Plan, Step, operand_count, operator_of
 from maxaffine.program.record import layout_of
-from maxaffine.types import Level
+from maxaffine.types import Level, flat
 
 
 def restrict(plan: Plan, tensors: Sequence[Tensor], embedding: Tensor, corners: Tensor) -> ReluNet:
@@ -46,7 +46,7 @@ def restrict(plan: Plan, tensors: Sequence[Tensor], embedding: Tensor, corners: 
             env[link.out] = _spline(plan, link, env, shared, units)
         for slot in last.get(link.out, ()):
             env.pop(slot, None)
-    return _net(units, env[plan.ends[0]].full().flatten(1))
+    return _net(units, flat(env[plan.ends[0]].full()))
 
 
 def _net(units: Units, out: Tensor) -> ReluNet:
@@ -127,17 +127,17 @@ def _spline(plan: Plan, step: Step, env: dict[int, Rows], shared: list[Any], uni
     live = {place[0]: slot for place, slot in step.live}
     shape = layout_of(plan, step.out).unit_shape(step.node.shape)
     if isinstance(operator, Elementwise):
-        out = _elementwise(plan, step, operator, env[live[0]].full().flatten(1), units)
-        return Rows(out.dense.unflatten(1, shape), out.places, out.values)
+        out = _elementwise(plan, step, operator, flat(env[live[0]].full()), units)
+        return Rows(out.dense.reshape(-1, *shape), out.places, out.values)
     if isinstance(operator, Pair):
         count = max(len(env[slot]) for slot in live.values())
         operands = [env[live[i]].full() if i in live else None for i in range(operand_count(step))]
         sides = [_side(plan, step, arguments[i], rows, count) for i, rows in enumerate(operands)]
-        return Rows(_pair(step, operator, *sides, units=units).unflatten(1, shape))
+        return Rows(_pair(step, operator, *sides, units=units).reshape(-1, *shape))
     if isinstance(operator, Windows):
         index, inside = _candidates(plan, step, live[0], operator)
-        best = play(units, step.operator, operator.sign * env[live[0]].full().flatten(1), index, inside)
-        return Rows((operator.sign * best).unflatten(1, shape))
+        best = play(units, step.operator, operator.sign * flat(env[live[0]].full()), index, inside)
+        return Rows((operator.sign * best).reshape(-1, *shape))
     raise InputError(
         f"{step.node.label}: the operator {operator.name!r} is registered without knots and slopes, so it cannot be "
         "cut on a plane; declare it with maxaffine.declare(knots, slopes)"
@@ -161,7 +161,7 @@ def _levels(plan: Plan, step: Step, levels: Sequence[Level]) -> Tensor:
 
 
 def _elementwise(plan: Plan, step: Step, operator: Elementwise, rows: Tensor, units: Units) -> Rows:
-    rows = rows.flatten(1)
+    rows = flat(rows)
     knots, slopes, offsets = (_levels(plan, step, v) for v in (operator.knots, operator.slopes, operator.offsets))
     low, high = units.enclosure.bounds(rows)
     first = (knots < low).sum(0)  # knots surely passed

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from maxaffine.operators.convolution import geometry
-from maxaffine.types import Shape
+from maxaffine.types import Shape, flat
 
 
 def _none() -> Tensor:
@@ -41,9 +41,9 @@ class Rows:
         if count == len(self.dense):
             return self.dense
         out = self.dense.new_zeros(count, self.dense[0].numel())
-        out[: len(self.dense)] = self.dense.flatten(1)
+        out[: len(self.dense)] = flat(self.dense)
         out[torch.arange(len(self.dense), len(self)), self.places] = self.values
-        return out.unflatten(1, self.shape)
+        return out.reshape(count, *self.shape)
 
 
 def spread(op: str, rows: Rows, args: Sequence[Any], shape: Shape) -> Rows | Tensor | None:

@@ -18,6 +18,7 @@ from maxaffine.tiling.levels import edge_operators, edges_of, merge_cells, switc
 from maxaffine.tiling.paint import class_image
 from maxaffine.tiling.palette import tints
 from maxaffine.tiling.pixels import cell_image, window_of
+from maxaffine.types import flat
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -172,8 +173,8 @@ def _unit_values(spline: Spline, operator: str, x: Tensor) -> Tensor:
     f = spline.at(x, output=(operator, 0))
     if known.op in PAIRS or f.out_shape != known.shape:
         code = spline.code(x)
-        return code.values[index_of(code, operator)].flatten(1).double()
-    return f(x).flatten(1)
+        return flat(code.values[index_of(code, operator)]).double()
+    return flat(f(x))
 
 
 def _alike(areas: NDArray, count: int) -> Floats:

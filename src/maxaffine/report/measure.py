@@ -28,6 +28,7 @@ from maxaffine.report.findings import (
 from maxaffine.report.slicing import slice_through
 from maxaffine.spline import Spline
 from maxaffine.table import composition_rows
+from maxaffine.types import flat
 
 Track = Callable[[Sequence, str], Iterable]  # (steps, what is done) -> the steps, with a progress bar
 SEED = 0
@@ -123,8 +124,8 @@ def outputs(subject: Subject, plan: Budget, track: Track) -> Outputs:
     for rows in track(_chunks(plan.rows, subject.chunk), "outputs and codes"):
         x = subject.inputs(rows)
         code = spline.code(x)
-        values.append(spline(x).flatten(1))
-        biases.append(spline.replay(code, torch.zeros_like(x)).flatten(1))
+        values.append(flat(spline(x)))
+        biases.append(flat(spline.replay(code, torch.zeros_like(x))))
         whole.update(code.ids())
         for operator, pieces in zip(code.signature, code.values, strict=True):
             seen[operator.name].update(_digests(pieces))
@@ -151,7 +152,7 @@ def margins(subject: Subject, count: int, track: Track) -> Margins:
         walls = margin(subject.spline, x)
         distances.append(_numpy(walls.values))
         names.extend(walls.operators)
-        norms.append(_numpy(x.flatten(1).norm(dim=1)))
+        norms.append(_numpy(flat(x).norm(dim=1)))
         tied = [row for row, d in enumerate(walls.values.tolist(), rows.start) if d == 0]
         moved.extend(float(margin(subject.spline, _off_wall(subject, row)).values) for row in tied)
     return Margins(np.concatenate(distances), tuple(names), np.concatenate(norms), np.array(moved))
@@ -190,7 +191,7 @@ def exactness(subject: Subject, walls: Margins, points: int, track: Track) -> Ex
 def _directions(x: torch.Tensor, count: int, length: float, generator: torch.Generator) -> torch.Tensor:
     """Return ``count`` random vectors of one length, shaped like the rows of ``x``."""
     direction = torch.randn((count, *x.shape[1:]), generator=generator, dtype=torch.float64)
-    norms = direction.flatten(1).norm(dim=1).reshape(-1, *[1] * (x.ndim - 1))
+    norms = flat(direction).norm(dim=1).reshape(-1, *[1] * (x.ndim - 1))
     return (length / norms * direction).to(x)
 
 
@@ -199,8 +200,8 @@ def _against_matrix(spline: Spline, x: torch.Tensor, other: torch.Tensor) -> tup
     leading = spline(x).flatten().argsort(descending=True)[:OUTPUTS].tolist()
     local = spline.at(x)
     matrix = local.rows(leading).reshape(len(leading), -1)
-    affine = other.flatten(1) @ matrix.T + local.b.flatten()[leading]
-    values = spline(other).flatten(1)[:, leading]
+    affine = flat(other) @ matrix.T + local.b.flatten()[leading]
+    values = flat(spline(other))[:, leading]
     return float((values - affine).abs().max()), float(values.abs().max())
 
 
@@ -223,7 +224,7 @@ def example(subject: Subject, row: int, found: Outputs) -> Example:
     shown = _leading(found.outputs[row], label)
     local = subject.spline.at(x)
     templates = local.rows(shown).reshape(len(shown), *x.shape[1:])
-    inner = (templates * x).flatten(1).sum(dim=1)
+    inner = flat(templates * x).sum(dim=1)
     bias = local.b.flatten()[shown]
     terms = tuple(
         Term(c, float(found.outputs[row, c]), float(inner[i]), float(bias[i]), _numpy(templates[i]))
@@ -284,7 +285,7 @@ def _chunks(rows: int, size: int) -> list[slice]:
 
 
 def _digests(code: torch.Tensor) -> list[bytes]:
-    rows = code.flatten(1).cpu().numpy()
+    rows = flat(code).cpu().numpy()
     return [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in rows]
 
 

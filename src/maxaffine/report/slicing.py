@@ -12,6 +12,7 @@ from maxaffine.report.findings import Exactness, Overview, Slice
 from maxaffine.slice import Plane, Segment
 from maxaffine.spline import Spline
 from maxaffine.tiling.pixels import window_of
+from maxaffine.types import flat
 
 CELLS = 20_000  # more cannot be told apart in a picture, and the report must not take longer
 ENOUGH = 4_000  # cells of a part of the plane with which the search for a larger part ends
@@ -51,7 +52,7 @@ def slice_through(spline: Spline, x: torch.Tensor, rows: Sequence[int]) -> Slice
 def _turn(spline: Spline, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor | None:
     """The point where the line from a to b leaves the largest output of a; None if it does not."""
     segment = Segment(a, b)
-    best = spline(segment.embed(torch.linspace(0, 1, STEPS + 1, dtype=torch.float64))).flatten(1).argmax(1)
+    best = flat(spline(segment.embed(torch.linspace(0, 1, STEPS + 1, dtype=torch.float64)))).argmax(1)
     changed = (best != best[0]).nonzero()
     if not len(changed):
         return None
@@ -70,7 +71,7 @@ def check_cells(spline: Spline, plane: PlanePartition, count: int = CHECKED) -> 
     same = 0
     for part in np.array_split(cells, -(-len(cells) // 100)):
         x, at = plane.embed(plane.centres[part]), plane.centres[part]
-        values = spline(x).flatten(1).numpy()
+        values = flat(spline(x)).numpy()
         A, b = plane.A[part].reshape(len(part), -1, 2), plane.b[part].reshape(len(part), -1)
         worst = max(worst, float(np.abs(values - b - (A @ at[..., None])[..., 0]).max()))
         scale = max(scale, float(np.abs(values).max()))
@@ -114,7 +115,7 @@ def _overview(spline: Spline, whole: Plane, inputs: torch.Tensor, part: Plane) -
     points = window.centres()
     chunk = max(1, min(4096, 2**26 // (8 * max(units, 1))))
     best = [
-        spline(whole.embed(points[first : first + chunk])).flatten(1).argmax(1).numpy()
+        flat(spline(whole.embed(points[first : first + chunk]))).argmax(1).numpy()
         for first in range(0, len(points), chunk)
     ]
     square = whole.coordinates(part.embed(part.corners))
