@@ -3,6 +3,7 @@
 #   make test      the whole suite, with README, docs and docstrings
 #   make check     ruff, pyright, the architecture test          make docs    the pages, into docs/_build/html
 #   make bench     every script in benchmarks/                   make nightly the suite with many more random networks
+#   make reproduce the page on experiments: hours, or minutes with ARGS=--quick (data in MAXAFFINE_ASSETS, or ARGS="--data-root ...")
 #   make setup     only the environment (.venv)                  make clean   what the other targets wrote
 # PYTHON=... picks the interpreter. PIP_INDEX_URL, PIP_EXTRA_INDEX_URL ... are pip's own and are obeyed.
 
@@ -14,10 +15,10 @@ TRAINED := $(if $(MAXAFFINE_ASSETS),planes resnet_plane partition_workers)  # be
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 ARGS ?=
 
-.PHONY: demo test nightly check format docs bench setup clean help
+.PHONY: demo test nightly check format docs bench reproduce setup clean help
 
 help:
-	@sed -n '2,7s/^# *//p' Makefile
+	@sed -n '2,8s/^# *//p' Makefile
 
 demo: .venv/ready
 	$(BIN)/maxaffine demo --out maxaffine-demo
@@ -44,6 +45,9 @@ docs: .venv/ready-docs
 
 bench: .venv/ready
 	for script in affine_map memory jvp codes margin import_time lines $(TRAINED); do $(BIN)/python benchmarks/$$script.py $(ARGS) || exit 1; done
+
+reproduce: .venv/ready
+	OMP_NUM_THREADS=1 $(BIN)/python experiments/reproduce.py $(ARGS)
 
 setup: .venv/ready
 

@@ -19,7 +19,7 @@ from maxaffine.geometry import partition
 from maxaffine.margins import margin
 from maxaffine.operators.maso import MASO
 from maxaffine.operators.registry import declare, register
-from maxaffine.penalties import orthogonality
+from maxaffine.penalties import Penalty, orthogonality
 from maxaffine.polytope import Region
 from maxaffine.slice import Plane, Segment
 from maxaffine.spline import Spline
@@ -31,6 +31,7 @@ __all__ = [
     "Approximation",
     "Certificate",
     "Code",
+    "Penalty",
     "Plane",
     "Region",
     "Segment",
