@@ -7,7 +7,9 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+import real_nets
 import torch
+from assets import asset, mnist_test, needs_assets
 from hypothesis import given
 from hypothesis import strategies as st
 from net import differentiable, inputs_of, model_of, output_of
@@ -131,6 +133,17 @@ def test_accuracy_is_the_networks_own() -> None:
         found = tm.template_statistics(ma.Spline(net, x), x, y)
         assert found.hits == int((net(x).argmax(1) == y).sum()) and found.agreements == 200
         assert bias or found.hits_alone == found.hits
+
+
+@needs_assets
+@pytest.mark.parametrize("name", ["smoothhess_mnist", "mnist-net_256x4"])
+def test_trained_templates_tell_the_classes_of_mnist_apart(name: str) -> None:
+    """Row 22 of the paper's list: after training the mean of the correct class is above 0, of the others below."""
+    net = next(net for net in real_nets.REAL_NETS if net.name == name)
+    spline = ma.Spline(net.module(net.file), net.inputs(2)) if net.module else ma.load(asset(net.file))
+    found = tm.template_statistics(spline, net.inputs(500), mnist_test()[1][:: 10000 // 500][:500])
+    assert found.accuracy > 0.95 and found.agreements == 500 and found.completeness < 1e-4
+    assert found.correct.mean > 0 > found.incorrect.mean and found.margins.mean > 0
 
 
 # ---- distributions -------------------------------------------------------------------------------------------
