@@ -194,6 +194,7 @@ def test_augmentation_is_a_shifted_crop_of_the_reflected_image_or_its_mirror():
         assert found
         seen |= set(found)
     assert {f for _, _, f in seen} == {0, 1} and {i for i, _, _ in seen} == {j for _, j, _ in seen} == set(range(5))
+    assert len({(i, j) for i, j, _ in seen}) > 15  # of 25: the two are drawn apart
 
 
 @pytest.mark.parametrize("balanced", [True, False])
@@ -388,7 +389,12 @@ def test_a_failed_run_is_named_and_the_others_are_kept(tmp_path):
     outcome = train_all(runs, Site(tmp_path))
     assert outcome.runs == 4 and set(outcome.failed) == {f"gamma 0, rate 1e+30, seed {s}" for s in (0, 1)}
     assert all(reason.startswith("the loss is ") for reason in outcome.failed.values())
-    assert [result.rate for result in collect(runs, Site(tmp_path))] == [1e-3, 1e-3]
+    results = collect(runs, Site(tmp_path))
+    assert [result.rate for result in results] == [1e-3, 1e-3]
+    for result in results:  # of the 3 last epochs, image by image
+        assert result.correct.shape == (50,) and set((3 * result.correct).round(9)) <= {0, 1, 2, 3}
+        assert result.correct.mean() == pytest.approx(result.final("test_accuracy"), abs=1e-12)
+        assert len(set(result.epochs["test_accuracy"][1:])) > 1
 
 
 @pytest.mark.parametrize("deaths", [1, 2])

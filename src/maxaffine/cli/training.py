@@ -49,6 +49,7 @@ def train(
 
         described = read(experiment, quick)
         _check(device)
+        _need_extras()
         runs, site, start = runs_of(described), Site(out / "runs", data_root, device), time.perf_counter()
         try:
             with progress() as bar:
@@ -67,6 +68,17 @@ def _check(device: str) -> None:
 
     if device not in ("cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
         raise InputError(f"--device {device}: give cpu" + (", no GPU is found" if device == "cuda" else " or cuda"))
+
+
+def _need_extras() -> None:
+    """Raise MissingExtraError now, not after hours, for a package that the files, tables and figures need."""
+    from maxaffine.distributed.library import parquet
+    from maxaffine.experiment.summary import t_interval
+    from maxaffine.plot import figure
+
+    parquet()
+    t_interval([0.0, 1.0])
+    figure((1, 1))
 
 
 def _report(out: Path, results: "Sequence[Result]", title: str) -> list[Path]:
