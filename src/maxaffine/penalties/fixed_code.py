@@ -20,8 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from maxaffine.penalties.pooling import MaskLink, masked, poolings
 from maxaffine.program.frozen import Cotangent, Frozen
-from maxaffine.program.links import AffineLink, Link
+from maxaffine.program.links import AffineLink, Link, channels_last
 from maxaffine.program.local import Local
 from maxaffine.program.plan import Step
 from maxaffine.program.record import layout_of
@@ -42,20 +43,32 @@ class Kept(Frozen):
         tensors: Sequence[Tensor],
         rows: slice,
         parametric: frozenset[int] = frozenset(),
+        pairs: dict[int, int] | None = None,
         like: "Kept | None" = None,
     ) -> None:
         count = rows.stop - rows.start
         super().__init__(local.plan, tensors, local.codes[rows], count, local.dtype, local.device, like)
+        self.links: list[Any] = masked(self.links, pairs or {}, self.dtype)
         self.parametric = parametric
         self.kept: dict[int, Cotangent] = {}
 
-    def _step(self, link: Link, pending: dict[int, Cotangent], copies: int) -> None:
+    def _step(self, link: Any, pending: dict[int, Cotangent], copies: int) -> None:
+        if type(link) is MaskLink:
+            self._unpool(link, pending, copies)
+            return
         if link.out in self.parametric and link.out in pending:
             found = self.kept[link.out] = pending[link.out]
             memory = found.tensor.untyped_storage().data_ptr()
             for cotangent in pending.values():  # nobody may write into what is kept
                 cotangent.owned &= cotangent.tensor.untyped_storage().data_ptr() != memory
         super()._step(link, pending, copies)
+
+    def _unpool(self, link: MaskLink, pending: dict[int, Cotangent], copies: int) -> None:
+        if link.out not in pending:
+            return
+        c = pending.pop(link.out)
+        found = link.adjoint(self._unshare(c.tensor, link.out, copies) if c.common else c.tensor)
+        self._add(pending, link.step.live[0][1], Cotangent(found, owned=True), copies, [found])
 
     def cotangent(self, link: Link, copies: int) -> Tensor:
         """What was kept of the link's output, as K S rows."""
@@ -129,6 +142,7 @@ class Network:
         model._static = [self.leaves.leaf(value) for value in model._static]
         model._affine = [self._on_leaves(link) for link in model._affine]
         self.tensors = [self.leaves.leaf(tensor) for tensor in local.tensors]
+        self.pairs = poolings(local.plan)
         self.parametric = frozenset(link.out for link in model._affine if self._has_parameters(link, model._static))
         self._like = model
         self._one = self.frozen(slice(0, 1))
@@ -136,7 +150,7 @@ class Network:
     def frozen(self, rows: slice) -> Kept:
         """The network frozen at some of the samples."""
         with torch.enable_grad():  # a learned slope is a constant of the frozen spline operator
-            return Kept(self.local, self.tensors, rows, self.parametric, self._like)
+            return Kept(self.local, self.tensors, rows, self.parametric, self.pairs, self._like)
 
     def templates(self, frozen: Kept, part: slice) -> Tensor:
         """(S, K, D): some templates of some samples; their cotangents are kept in `frozen`."""
@@ -154,7 +168,7 @@ class Network:
         rows = M.transpose(0, 1).flatten(0, 1)
         units = layout_of(self.local.plan, start).unit_shape(shape)
         tangent = layout_of(self.local.plan, start).from_rows(rows.unflatten(1, units))
-        frozen.push(tangent, M.shape[1], self.leaves.learn)
+        frozen.push(channels_last(tangent), M.shape[1], self.leaves.learn)
 
     def _on_leaves(self, link: AffineLink | Step) -> AffineLink | Step:
         if type(link) is not AffineLink:

@@ -54,7 +54,7 @@ def template_orthogonality(
     """
     if kind not in ENERGIES:
         raise InputError(f"kind={kind!r} is unknown; choose one of {', '.join(ENERGIES)}")
-    rows = _drawn(x, share, generator)
+    rows = _drawn(x.detach(), share, generator)
     weight = len(x) / len(rows) if kind == "sum" else 1 / len(rows)
     maps = spline.at(rows, create_graph=True).maps
     assert isinstance(maps, Local)
