@@ -22,10 +22,10 @@ from maxaffine.experiment.grid import train_all
 from maxaffine.experiment.records import collect
 from maxaffine.experiment.rows import augmented, permuted, rows_of
 from maxaffine.experiment.runs import distinct, runs_of
-from maxaffine.experiment.specification import Data, Training, parse, read
+from maxaffine.experiment.specification import Data, Model, Training, parse, read
 from maxaffine.experiment.steps import Site, advance
 from maxaffine.experiment.steps import read as stored
-from maxaffine.experiment.training import batches, factor, train_epoch, trainee
+from maxaffine.experiment.training import batches, factor, network, train_epoch, trainee
 from maxaffine.experiment.uncorrected import UncorrectedAdam
 
 TINY = {
@@ -239,6 +239,13 @@ def test_a_network_is_refused_in_one_line():
     for message, content in cases.items():
         with pytest.raises(InputError, match=message):
             trainee(only(content), rows)
+
+
+def test_batch_norms_take_the_momentum_that_is_given():
+    rows = rows_of(Data(train=100, test=50), None)
+    for given, wanted in (({}, 0.01), ({"momentum": 0.1}, 0.1)):
+        net = network(Model(name="mlp", batch_norm=True, widths=(8, 8), **given), rows)
+        assert [m.momentum for m in net.modules() if isinstance(m, torch.nn.BatchNorm1d)] == [wanted, wanted]
 
 
 def test_settings_are_seen_by_the_training():

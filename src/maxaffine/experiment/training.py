@@ -107,7 +107,7 @@ def network(model: Model, rows: Rows) -> nn.Module:
         raise InputError(f"model.name = {model.name!r}: known are {', '.join(ARCHITECTURES)}")
     builder = ARCHITECTURES[model.name]
     _, channels, side, width = rows.train.shape
-    options = model.model_dump(exclude={"name"}, exclude_none=True)
+    options = model.model_dump(exclude={"name", "momentum"}, exclude_none=True)
     place: dict[str, Any] = {
         "classes": rows.classes,
         "channels": channels,
@@ -119,7 +119,11 @@ def network(model: Model, rows: Rows) -> nn.Module:
     if unknown:
         taken = ", ".join(name for name in known if name in Model.model_fields)
         raise InputError(f"model.{unknown[0]}: {model.name} has no such option; it has {taken}")
-    return builder(**options | {name: value for name, value in place.items() if name in known})
+    found = builder(**options | {name: value for name, value in place.items() if name in known})
+    for module in found.modules():
+        if model.momentum is not None and isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.momentum = model.momentum
+    return found
 
 
 def train_epoch(trainee: Trainee, epoch: int) -> float:

@@ -56,10 +56,10 @@ def curves(results: Sequence[Result]) -> "Figure":
             name = f"γ = {gamma:g}" + (" (highest test accuracy)" if gamma else "")
             _band(column[0], runs, "train_cross_entropy", 1, colour, name)
             _band(column[1], runs, "test_accuracy", 100, colour, name)
-        column[0].set_yscale("log")
+        _log(column[0])
         column[0].set_title(_title(key, results) + "mean ± std over runs", fontsize=9)
         column[1].set_xlabel("epoch")
-        column[1].legend(frameon=False, fontsize="small", loc="lower right")
+        column[1].legend(frameon=False, fontsize="small")
     grid[0, 0].set_ylabel("training cross-entropy")
     grid[1, 0].set_ylabel("test accuracy, %")
     _plain(list(grid.flat))
@@ -83,7 +83,7 @@ def energies(results: Sequence[Result]) -> "Figure":
     drawn = figure((PANEL[0] + 1, PANEL[1]))
     axis = drawn.subplots()
     _lines(axis, results, "mean of ⟨w_c, w_c'⟩² over c ≠ c'", lambda cell: cell.off_diagonal_energy)
-    axis.set_yscale("log")
+    _log(axis)
     return drawn
 
 
@@ -198,6 +198,15 @@ def _gammas(axis: "Axes", gammas: Sequence[float]) -> np.ndarray:
     axis.set_xlabel("γ")
     _plain([axis])
     return at
+
+
+def _log(axis: "Axes") -> None:
+    """A logarithmic axis; over less than a decade its ticks are plain numbers."""
+    axis.set_yscale("log")
+    low, high = axis.get_ylim()
+    if high < 10 * low:
+        for said in (axis.yaxis.set_major_formatter, axis.yaxis.set_minor_formatter):
+            said(lambda value, _: f"{value:g}")
 
 
 def _plain(axes: "Sequence[Axes]") -> None:
