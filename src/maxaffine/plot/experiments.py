@@ -111,7 +111,10 @@ def _lines(axis: "Axes", results: Sequence[Result], label: str, of: Callable[[Ce
 
 
 def grams(results: Sequence[Result]) -> "Figure":
-    """W W^T of the last layer at the end, mean over the runs: gamma = 0 beside the best gamma, on one colour scale."""
+    """W W^T of the last layer at the end, mean over the runs: gamma = 0 beside the best gamma, on one colour scale.
+
+    The scale is that of the entries off the diagonal; the diagonal, the squared norms, is beyond it.
+    """
     keys = [key for key in _keys(results) if best_gamma(results, key) is not None]
     if not keys:
         raise InputError("Gram matrices are compared between gamma = 0 and another; give both")
@@ -120,13 +123,13 @@ def grams(results: Sequence[Result]) -> "Figure":
     for axes, key in zip(grid, keys, strict=True):
         pair = {g: grouped(results)[(*key, g)] for g in (0.0, best_gamma(results, key) or 0.0)}
         means = {gamma: np.mean([run.gram for run in runs], axis=0) for gamma, runs in pair.items()}
-        reach = max(abs(mean).max() for mean in means.values())
+        reach = max(abs(mean - np.diag(np.diag(mean))).max() for mean in means.values())
         for axis, (gamma, mean) in zip(axes, means.items(), strict=True):
             image = axis.imshow(mean, cmap="RdBu_r", vmin=-reach, vmax=reach)
             axis.set_title(_title(key, results) + f"W Wᵀ, γ = {gamma:g}", fontsize=9)
             axis.set_xlabel("class")
         axes[0].set_ylabel("class")
-        drawn.colorbar(image, ax=list(axes), shrink=0.85)
+        drawn.colorbar(image, ax=list(axes), shrink=0.85, extend="both", label="the diagonal is beyond the scale")
     return drawn
 
 
@@ -146,7 +149,7 @@ def effects(results: Sequence[Result]) -> "Figure":
     axis.plot([], [], "o-", color=BLUE, label="95 % over test images")
     axis.axvline(0, color=INK, linewidth=0.8, linestyle=":")
     axis.set_yticks(range(len(found)), [_row(one, results) for one in found])
-    axis.invert_yaxis()
+    axis.set_ylim(len(found) - 0.5, -0.5)
     axis.set_xlabel("change of test accuracy against γ = 0, points")
     axis.legend(frameon=False, fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     _plain([axis])
