@@ -30,7 +30,7 @@ from maxaffine.program.record import layout_of
 Energy = Callable[[Tensor], Tensor]
 """Templates (S, K, D) -> a 0-dim tensor, additive over the samples."""
 
-CHUNK = {"cpu": 8 * 2**20, "cuda": 512 * 2**20}  # bytes of the largest activation of all templates of one chunk
+CHUNK = {"cpu": 12 * 2**20, "cuda": 512 * 2**20}  # bytes of the largest activation of all templates of one chunk
 PART = 256 * 2**20  # the same for one sample: if its K templates need more they are done in parts
 
 
