@@ -41,6 +41,9 @@ FIGURES = {
 }
 
 
+TABLES = {"bimodality": 3, "optimal_distance": 3}  # the first ones; those of the layers are long and said elsewhere
+
+
 def main() -> None:
     """Run what is asked for."""
     given = arguments()
@@ -81,7 +84,8 @@ def reproduce(name: str, given: argparse.Namespace, pages: Path) -> bool:
     minutes = (time.perf_counter() - start) / 60
     said = f"`maxaffine {shlex.join(words)}`"
     made = f"{date.today():%d %B %Y}, {said}, {given.workers} processes, {minutes:.0f} minutes."
-    parts = [f"*{'Quick setting, for a look only: ' * given.quick}{made}*", (folder / "summary.md").read_text()]
+    tables = (folder / "summary.md").read_text().strip().split("\n\n")
+    parts = [f"*{'Quick setting, for a look only: ' * given.quick}{made}*", *tables[: TABLES.get(name)]]
     for figure, caption in FIGURES[name].items():
         file = f"{name}_{figure}.png"
         shutil.copyfile(folder / f"{figure}.png", pages / file)

@@ -9,8 +9,8 @@ from maxaffine.experiment.records import Result
 from maxaffine.experiment.summary import Interval, cells, differences, grouped
 
 TEMPLATES = {
-    "train <A_y, x>": "train_inner_correct",
-    "train <A_c, x>": "train_inner_incorrect",
+    "train ⟨A_y, x⟩": "train_inner_correct",
+    "train ⟨A_c, x⟩": "train_inner_incorrect",
     "cos(A_y, A_c)": "train_cosine_between",
     "cos(A_y, x)": "train_cosine_correct",
     "cos(A_c, x)": "train_cosine_wrong",
@@ -45,7 +45,7 @@ def accuracy_table(results: Sequence[Result]) -> str:
     rows = [
         [
             *_cell(c.variant, c.rate, c.gamma),
-            *(f"{100 * v:.2f}" for v in (c.test_accuracy, c.std, c.best, c.gap)),
+            *("" if math.isnan(v) else f"{100 * v:.2f}" for v in (c.test_accuracy, c.std, c.best, c.gap)),
             f"{c.test_cross_entropy:.3f}",
             f"{c.off_diagonal_energy:.2g}",
             str(c.seeds),
@@ -121,11 +121,11 @@ def _interval(found: Interval, factor: float = 1, digits: int = 2, alone: bool =
 
 
 def _table(results: Sequence[Result], head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table; the columns variant and rate are left out where there is one of them."""
+    """A Markdown table; the columns variant, rate and gamma are left out where all results have the same."""
     rows = list(rows)
     if not rows:
         return ""
-    hidden = [len({getattr(result, name) for result in results}) == 1 for name in ("variant", "rate")]
-    kept = [k for k in range(len(head) + 3) if not (k < 2 and hidden[k])]
+    hidden = [len({getattr(result, name) for result in results}) == 1 for name in ("variant", "rate", "gamma")]
+    kept = [k for k in range(len(head) + 3) if k >= 3 or not hidden[k]]
     lines = [["variant", "rate", "γ", *head], ["---", *["---:"] * (len(head) + 2)], *rows]
     return "\n".join("| " + " | ".join(line[k] for k in kept) + " |" for line in lines) + "\n"
