@@ -42,7 +42,7 @@ def _histograms(
     kept = {name: runs for name, runs in _variants(results).items() if any(run.histograms for run in runs)}
     if not kept:
         raise InputError("no run has histograms of templates; set measure.templates to end or epochs")
-    columns = min(4, len(kept))
+    columns = min(3 if len(kept) in (5, 6, 9) else 4, len(kept))  # full rows where there are some
     rows = -(-len(kept) // columns)
     drawn = figure((3.1 * columns, 2.5 * rows + 0.4))
     axes = list(drawn.subplots(rows, columns, squeeze=False).flat)
