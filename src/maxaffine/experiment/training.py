@@ -27,7 +27,7 @@ from maxaffine.penalties import Layer, Penalty, last_layer
 from maxaffine.spline import Spline
 
 WEIGHTS, BATCHES, AUGMENTATION, LABELS, ROWS = range(5)  # purposes of random numbers
-STEPS, FALL = (60, 120, 160), 5  # the schedule "steps"
+STEPS, FALL = (60, 120, 160), 5.0  # the schedule "steps"
 
 
 def generator(seed: int, epoch: int, purpose: int) -> torch.Generator:
