@@ -51,7 +51,7 @@ def functional(m: Of, x: Tensor) -> Tensor:
     return m.c(torch.abs(torch.relu(m.b(x)) - 1.0))
 
 
-def no_axis(m: Any, x: Tensor) -> Tensor:
+def no_axis(m: Of, x: Tensor) -> Tensor:
     """A number, not a vector of one: units, a maximum and an output without any axis but the batch."""
     h = torch.relu(m.a(x))
     return torch.relu(m.b(h).sum(1)) + m.b(h).amax(1) - torch.maximum(h[:, 0], m.c(h).squeeze(-1))

@@ -405,7 +405,7 @@ def test_sides_left_over_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     files = stream_partition(spline, plane, tmp_path / "a")
     assert files.setup.job.zero == streaming.ZEROS[1] and len(files) == len(whole)
     monkeypatch.setattr(PartitionFiles, "verify", lambda _self: False)
-    with pytest.raises(ma.errors.DegenerateSliceError, match="found no neighbour"):
+    with pytest.raises(ma.errors.DegenerateSliceError, match="closer together"):
         stream_partition(spline, plane, tmp_path / "b")
 
 

@@ -196,3 +196,74 @@ def test_what_is_no_slice_is_refused() -> None:
     for wrong in (torch.zeros(3, 4), None, "square"):
         with pytest.raises(ma.errors.InputError):
             ma.partition(captured("mlp"), wrong)
+    with pytest.raises(ma.errors.InputError, match=r"ma\.Spline"):
+        ma.partition(nn.ReLU(), flat_square())  # pyright: ignore
+
+
+@pytest.mark.parametrize("option", ["limit", "memory", "workers"])
+@pytest.mark.parametrize("value", [0, -1, 1.5])
+def test_numbers_that_make_no_sense_are_refused(option: str, value: float) -> None:
+    with pytest.raises(ma.errors.InputError, match=f"{option}={value}"):
+        ma.partition(mlp(2, 4, 1), flat_square(), **{option: value})
+    with pytest.raises(ma.errors.InputError, match="are for a Plane"):
+        ma.partition(mlp(2, 4, 1), ma.Segment(torch.zeros(2), torch.ones(2)), **{option: 5})
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "meta", "nowhere"])
+def test_devices_that_cannot_serve(device: str) -> None:
+    with pytest.raises(ma.errors.InputError, match=device.split(":")[0]) as refusal:
+        ma.partition(mlp(2, 4, 1), flat_square(), device=device)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("corners", [400, 500, 520, 2000])
+def test_a_polygon_with_many_corners_is_cut_or_refused(corners: int) -> None:
+    turn = 2 * np.pi * np.arange(corners) / corners
+    round_ = ma.Plane.polygon(torch.zeros(2), *torch.eye(2), np.stack([np.cos(turn), np.sin(turn)], 1).tolist())
+    spline = ma.Spline(nn.ReLU(), torch.zeros(1, 2, dtype=torch.float64))
+    if corners < 500:
+        assert len(ma.partition(spline, round_)) == 4
+    for device in (None, "cpu") if corners >= 500 else ():
+        with pytest.raises(ma.errors.InputError, match="fewer corners"):
+            ma.partition(spline, round_, device=device)
+
+
+@pytest.mark.parametrize("device", [None, "cpu"])
+def test_a_larger_polygon_has_all_cells_of_a_smaller_one_or_is_refused(device: str | None) -> None:
+    spline, least, refused = mlp(2, 32, 32, 2, seed=3), 0, 0
+    for reach in 10.0 ** np.array([0, 3, 6, 7, 9, 11, 13, 15, 40, 300]):
+        try:
+            axes = reach * torch.eye(2, dtype=torch.float64)
+            cells = len(ma.partition(spline, ma.Plane.square(torch.zeros(2), *axes), device=device))
+        except ma.errors.DegenerateSliceError:
+            refused += 1
+        else:
+            assert cells >= least, reach
+            least = cells
+    assert least > 2000 and 5 <= refused < 10
+
+
+class Flat(nn.Module):
+    """relu(|s| - 1), 0 in a whole band, and |s| - |t|."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        s, t = x.abs().unbind(1)
+        return torch.stack([torch.relu(s - 1), s - t], 1)
+
+
+def test_a_level_set_is_the_border_of_what_lies_below() -> None:
+    plane = ma.partition(ma.Spline(Flat(), torch.zeros(1, 2, dtype=torch.float64)), flat_square(2.0))
+    assert plane.level_set(0) == []  # never below, and 0 on whole cells
+    assert sorted(np.ptp(line, axis=0).tolist() for line in plane.level_set(0, level=0.5)) == [[0.0, 2.0], [0.0, 2.0]]
+    for level in (1.0, 0.0, -1.0, 1e-14):  # through corners of cells
+        lines = plane.level_set(1, level=level)
+        assert len(lines) == 2 and all((np.diff(line, axis=0) != 0).any(1).all() for line in lines)
+    assert plane.level_set(1, level=2.0) == [] and plane.level_set(1, level=-1.0)
+    for wrong in ({"i": 0.5}, {"i": 7}, {"i": 0, "level": float("nan")}):
+        with pytest.raises(ma.errors.InputError):
+            plane.level_set(**wrong)
+
+
+def test_units_of_edges_can_be_sliced() -> None:
+    units = ma.partition(mlp(2, 4, 1), flat_square()).edge_units
+    assert units[1:3] == [units[1], units[2]]

@@ -159,6 +159,11 @@ BAD: dict[str, tuple[Callable[[], object], str]] = {
     "all corners equal": (polygon([(1, 1)] * 4), "equal"),
     "zero size": (polygon([(0, 0), (1, 1), (2, 2)]), "no area"),
     "zero size, back and forth": (polygon([(0, 0), (1, 0), (2, 0), (1, 0)]), "no area"),
+    "a sliver below rounding": (polygon([(0, 0), (1, 1), (2, 2 + 1e-15)]), "no area"),
+    "ragged corners": (polygon([(0, 0), (1,), (0, 1)]), "pairs of numbers"),
+    "words": (polygon("abc"), "pairs of numbers"),
+    "nothing": (lambda: Segment(None, ONE), "x0 is no tensor"),  # pyright: ignore
+    "complex": (lambda: Segment(1j * ONE, TWO), "complex"),
     "a corner on a side": (polygon([(0, 0), (0.5, 0), (1, 0), (0, 1)]), "corner on a side"),
     "a dent": (polygon([(0, 0), (2, 0), (2, 2), (1, 0.5), (0, 2)]), "not convex"),
     "a bow tie": (polygon([(0, 0), (1, 1), (1, 0), (0, 1)]), "crosses itself"),
@@ -173,6 +178,10 @@ def test_bad_input_is_refused_in_one_line(name: str) -> None:
     with pytest.raises(InputError, match=words) as refusal:
         call()
     assert "\n" not in str(refusal.value)
+
+
+def test_lists_of_numbers_are_points() -> None:
+    assert torch.equal(Segment([0.0, 1.0], [2.0, 3.0]).embed(torch.tensor([0.5]))[0], torch.tensor([1.0, 2.0]).double())  # pyright: ignore
 
 
 def test_a_small_or_thin_polygon_is_none_the_less_one() -> None:

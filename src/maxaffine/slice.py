@@ -26,6 +26,8 @@ class Segment:
     x1: Tensor
 
     def __post_init__(self) -> None:
+        for name in ("x0", "x1"):
+            object.__setattr__(self, name, _tensor(getattr(self, name), name))
         _same_shape(x0=self.x0, x1=self.x1)
         if bool((_exact(self.x0) == _exact(self.x1)).all()):
             raise InputError("the end points of the segment are equal; give two different inputs")
@@ -112,12 +114,22 @@ class Plane:
         return torch.linalg.lstsq(basis, offset.T).solution.T.numpy()
 
 
+def _tensor(x: Tensor, name: str) -> Tensor:
+    try:
+        found = torch.as_tensor(x)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{name} is no tensor of numbers, but a {type(x).__name__}") from error
+    if found.is_complex():
+        raise InputError(f"{name} is complex; a slice needs real points")
+    return found
+
+
 def _exact(x: Tensor) -> Tensor:
     return torch.as_tensor(x).detach().to("cpu", torch.float64)
 
 
 def _same_shape(**points: Tensor) -> None:
-    shapes = {name: tuple(torch.as_tensor(p).shape) for name, p in points.items()}
+    shapes = {name: tuple(_tensor(p, name).shape) for name, p in points.items()}
     if len(set(shapes.values())) > 1:
         raise InputError(f"a slice needs points of one shape, got {shapes}")
     for name, p in points.items():
@@ -126,15 +138,19 @@ def _same_shape(**points: Tensor) -> None:
 
 
 def _independent(p: Tensor, q: Tensor, message: str) -> None:
-    p, q = p.flatten(), q.flatten()
-    lengths = float(p.norm() * q.norm())
-    if lengths == 0 or float((p / p.norm() - q * ((p @ q) / (p.norm() * (q @ q)))).norm()) < PARALLEL:
+    if not bool(p.any()) or not bool(q.any()):
+        raise InputError(message)
+    p, q = (d.flatten() / d.abs().max() for d in (p, q))  # no square of a huge or tiny number
+    if float((p / p.norm() - q * ((p @ q) / (p.norm() * (q @ q)))).norm()) < PARALLEL:
         raise InputError(message)
 
 
 def _convex(corners: Corners) -> NDArray[np.float64]:
     """Corners counter-clockwise, checked: every turn is to the left and the turns add up to one round."""
-    points = np.array(corners, dtype=np.float64)
+    try:
+        points = np.array(corners, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError("corners are pairs of numbers (s, t), such as [(0, 0), (1, 0), (0, 1)]") from error
     if points.ndim != 2 or points.shape[1:] != (2,) or len(points) < 3:
         raise InputError(f"a polygon needs at least three corners (s, t), got an array of shape {points.shape}")
     if not np.isfinite(points).all():
@@ -147,7 +163,9 @@ def _convex(corners: Corners) -> NDArray[np.float64]:
         points = np.ascontiguousarray(points[::-1])
         sides = np.roll(points, -1, 0) - points
     turns = _turns(sides)
-    if (turns <= 0).any() or abs(turns.sum() - 2 * np.pi) > 1e-6:
+    across = sides[lengths.argmax()] @ [[0, 1], [-1, 0]] / lengths.max()  # the unit normal of the longest side
+    flat = np.ptp(points @ across) < PARALLEL * lengths.max()
+    if flat or (turns <= 0).any() or abs(turns.sum() - 2 * np.pi) > 1e-6:
         raise InputError("the polygon has no area, is not convex, crosses itself or has a corner on a side")
     return points
 

@@ -17,9 +17,10 @@ import torch
 from numpy.typing import NDArray
 
 from maxaffine.code import Units
-from maxaffine.errors import DegenerateSliceError, FileFormatError, InputError
-from maxaffine.geometry.cells import Job, Store, taken
+from maxaffine.errors import FileFormatError
+from maxaffine.geometry.cells import Job, Store, Vanishing, check, taken
 from maxaffine.geometry.exploring import advance
+from maxaffine.geometry.planes import vanishing
 from maxaffine.geometry.relunet import TOURNAMENT, Floats, Ints, ReluNet
 from maxaffine.slice import Plane
 from maxaffine.spline import Spline
@@ -86,14 +87,11 @@ class Setup:
 
     def check(self, failure: int) -> None:
         """Raise what a negative or unit-valued failure of a kernel means; -1 and -3 (too many cells) pass."""
-        if failure == -2:
-            raise InputError("a cell has more than 500 sides; give a polygon with fewer corners")
-        if failure >= 0:
-            net = self.job.net
-            raise DegenerateSliceError(
-                f"unit {net.unit[failure]} of operator {self.operators[net.operator[failure]]!r} is zero, up to "
-                "rounding, on a whole cell of the plane: the slice lies inside its wall; move the origin off the wall"
-            )
+        net = self.job.net
+        try:
+            check(failure)
+        except Vanishing as error:
+            raise vanishing(self.operators[net.operator[error.unit]], int(net.unit[error.unit])) from error
 
     def save(self, folder: Path) -> None:
         """Write it to the folder."""

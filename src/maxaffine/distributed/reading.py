@@ -14,10 +14,11 @@ from maxaffine.distributed.job import Setup
 from maxaffine.distributed.manifest import read_manifest
 from maxaffine.distributed.parts import Pieces, Summary, as_pieces, lists_of, path_of, read_groups, read_summary
 from maxaffine.distributed.pieces import outlines, unmatched
-from maxaffine.errors import DegenerateSliceError, FileFormatError, MemoryBudgetError
+from maxaffine.errors import FileFormatError, MemoryBudgetError
 from maxaffine.geometry.cells import Soup
 from maxaffine.geometry.mesh import build
 from maxaffine.geometry.plane import PlaneCodes, PlanePartition, UnitLists
+from maxaffine.geometry.planes import too_close
 from maxaffine.geometry.relunet import Floats, Ints
 from maxaffine.slice import Plane
 
@@ -48,14 +49,6 @@ class CellBatch:
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
-
-
-def too_close() -> DegenerateSliceError:
-    """The answer when sides of cells found no neighbour."""
-    return DegenerateSliceError(
-        "sides of cells found no neighbour: lines of the partition lie closer together than float64 can tell apart; "
-        "move the plane's origin a little, or turn u and v"
-    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,6 @@
 """The driver: prepare the folder or continue it, hand out the tasks that are missing, check the whole."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -9,11 +9,12 @@ from maxaffine.distributed.job import Setup, fingerprint_of, prepared
 from maxaffine.distributed.library import arrow
 from maxaffine.distributed.manifest import check_folder, write_manifest, write_units
 from maxaffine.distributed.parts import Summary, path_of
-from maxaffine.distributed.reading import PartitionFiles, belonging, opened, too_close
+from maxaffine.distributed.reading import PartitionFiles, belonging, opened
 from maxaffine.distributed.work import stopped
 from maxaffine.errors import InputError
-from maxaffine.geometry.cells import Track
-from maxaffine.geometry.planes import ZEROS, reduced
+from maxaffine.geometry.cells import Doubtful, Track
+from maxaffine.geometry.planes import ZEROS, reduced, too_close
+from maxaffine.geometry.relunet import ReluNet
 from maxaffine.slice import Plane
 from maxaffine.spline import Spline
 
@@ -60,14 +61,17 @@ def stream_partition(
         raise InputError(f"workers={workers}, chunk={chunk}, limit={limit}; each must be at least one")
     if executor not in EXECUTORS:
         raise InputError(f"executor={executor!r}; there are {', '.join(EXECUTORS)}")
+    if not isinstance(plane, Plane):
+        raise InputError(f"only the partition of a Plane is streamed, not that of a {type(plane).__name__}")
     arrow()
     folder, wanted = Path(folder).absolute(), max(TASKS, PER_WORKER * workers)
     setup = _setup(spline, plane, folder, wanted)
     while True:
-        _run(setup, folder, workers, executor, PLENTY if limit is None else limit, chunk, track)
-        files = opened(folder, setup)
-        if files.verify():
-            break
+        with suppress(Doubtful):
+            _run(setup, folder, workers, executor, PLENTY if limit is None else limit, chunk, track)
+            files = opened(folder, setup)
+            if files.verify():
+                break
         setup = _another(spline, setup, folder, wanted)
     write_manifest(folder, setup, complete=True, cells=files.cells)
     for leftover in folder.glob(".*.tmp"):  # of drivers that were killed
@@ -81,7 +85,7 @@ def _setup(spline: Spline, plane: Plane, folder: Path, wanted: int) -> Setup:
     if check_folder(folder, fingerprint):
         return Setup.load(folder)
     net = reduced(spline, plane)
-    return _begun(prepared(spline, plane, net, ZEROS[0], wanted, fingerprint), folder)
+    return _begun(_prepared(spline, plane, net, ZEROS, wanted, fingerprint), folder)
 
 
 def _begun(setup: Setup, folder: Path) -> Setup:
@@ -92,13 +96,20 @@ def _begun(setup: Setup, folder: Path) -> Setup:
 
 
 def _another(spline: Spline, setup: Setup, folder: Path, wanted: int) -> Setup:
-    """The job with the next measure of zero: with this one sides were left over. What there is cannot be used."""
+    """The job with the next measure of zero: this one left sides over or doubts. What there is cannot be used."""
     left = ZEROS[ZEROS.index(setup.job.zero) + 1 :]
-    if not left:
-        raise too_close()
     for task in range(setup.count):
         path_of(folder, task).unlink(missing_ok=True)
-    return _begun(prepared(spline, setup.plane, setup.job.net, left[0], wanted, setup.fingerprint), folder)
+    return _begun(_prepared(spline, setup.plane, setup.job.net, left, wanted, setup.fingerprint), folder)
+
+
+def _prepared(
+    spline: Spline, plane: Plane, net: ReluNet, zeros: Sequence[float], wanted: int, fingerprint: str
+) -> Setup:
+    for zero in zeros:
+        with suppress(Doubtful):
+            return prepared(spline, plane, net, zero, wanted, fingerprint)
+    raise too_close()
 
 
 def _run(setup: Setup, folder: Path, workers: int, executor: str, limit: int, chunk: int, track: Track | None) -> None:

@@ -40,20 +40,25 @@ def partition(
 ) -> "LinePartition | list[LinePartition] | PlanePartition":
     """The exact partition of a segment, of each of a list of segments, or of a convex polygon in a plane.
 
-    For planes: workers, threads; memory, bytes the result may take; limit, cells; device, e.g. "cuda": find the cells
-    there by tensor operations, a level at a time; track shows progress, track(iterable, text) -> iterable. With more
-    workers, or track, the same cells come in another order. Everything is computed in float64. Raises InputError,
-    NotPiecewiseAffineError, DegenerateSliceError, MemoryBudgetError.
+    For planes only: workers, threads; memory, bytes the result may take; limit, cells; device, e.g. "cuda": find the
+    cells there by tensor operations, a level at a time; track shows progress, track(iterable, text) -> iterable. With
+    more workers, or track, the same cells come in another order. Everything is computed in float64; a polygon on which
+    that cannot tell whether three lines meet in one point is refused. Raises InputError, NotPiecewiseAffineError,
+    DegenerateSliceError, MemoryBudgetError.
 
     >>> import torch, maxaffine as ma
     >>> spline = ma.Spline(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.ReLU()), torch.zeros(1, 2))
     >>> len(ma.partition(spline, ma.Segment(torch.tensor([-1.0, -1]), torch.tensor([3.0, 1]))))
     3
     """
+    if not isinstance(spline, Spline):
+        raise InputError(f"partition takes a Spline, not a {type(spline).__name__}: give ma.Spline(model, example)")
     if isinstance(domain, Plane):
         from maxaffine.geometry.planes import partition_plane
 
         return partition_plane(spline, domain, workers, memory, limit, device, track)
+    if workers != 1 or any(option is not None for option in (memory, limit, device, track)):
+        raise InputError("workers=, memory=, limit=, device= and track= are for a Plane; leave them out with segments")
     from maxaffine.geometry.line import partition_segments
 
     if isinstance(domain, Segment):

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from maxaffine.errors import DegenerateSliceError, InputError, MemoryBudgetError
 from maxaffine.geometry.exploring import advance, explore
-from maxaffine.geometry.kernels import BUNDLE, CULLED, LANES, LEAF, SHRUNK
+from maxaffine.geometry.kernels import BUNDLE, CULLED, LANES, LEAF, MAX_SIDES, SHRUNK
 from maxaffine.geometry.relunet import ELEMENTWISE, Floats, Ints, ReluNet
 
 Track = Callable[[Iterable[int], str], Iterable[int]]
@@ -68,7 +68,8 @@ class Job:
         return matrix, self.net.levels, np.arange(self.net.units)
 
     def root(self) -> Store:
-        """The whole polygon as one cell."""
+        """The whole polygon as one cell. Raises InputError when it has too many corners."""
+        too_many_sides(len(self.corners))
         words, n = max(1, -(-self.net.units // 64)), len(self.corners)
         x, y = (np.ascontiguousarray(c) for c in self.corners.T)
         sides = -1 - np.arange(n, dtype=np.int32)
@@ -128,7 +129,7 @@ def _started(job: Job, arrays: Arrays, wanted: int) -> tuple[int, Store]:
     table = np.empty((0, 2), np.int32)
     while level < last and len(store.h) < wanted:
         new, table, count, failure = cast(Any, advance)(arrays, level, tuple(store), job.eps, job.strict, table, 0)
-        _check(failure)
+        check(failure)
         if count:  # a bundle's number would have to be known in every task: leave the work in one piece
             return 0, job.root()
         level, store = level + 1, Store(*new)
@@ -170,7 +171,7 @@ def _run(
         )
         if failure == -3:
             raise stopped(limit)
-        _check(failure)
+        check(failure)
         return Soup(*found), table
 
     numbers = range(len(tasks))
@@ -238,11 +239,24 @@ def _ends(sizes: list[int]) -> Ints:
     return np.cumsum([0, *sizes])
 
 
-def _check(failure: int) -> None:
+def check(failure: int) -> None:
+    """Raise what the failure of a kernel means; -1 and -3 (too many cells, a halt) pass."""
     if failure >= 0:
         raise Vanishing(failure)
     if failure == -2:
-        raise InputError("a cell has more than 500 sides; give a polygon with fewer corners")
+        too_many_sides(MAX_SIDES)
+    if failure == -4:
+        raise Doubtful("a corner of a cell lies as close to a line as rounding allows")
+
+
+def too_many_sides(count: int) -> None:
+    """Raise InputError when a cell has more sides than the kernels have room for."""
+    if count >= MAX_SIDES:
+        raise InputError(f"a cell has {MAX_SIDES} sides or more; give a polygon with fewer corners")
+
+
+class Doubtful(DegenerateSliceError):
+    """A corner of which it is doubtful whether it lies on a line, with this measure of zero."""
 
 
 class Vanishing(DegenerateSliceError):

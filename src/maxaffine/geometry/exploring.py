@@ -7,9 +7,11 @@ from maxaffine.geometry.groups import box_of, cull, gather, halved, is_on
 from maxaffine.geometry.kernels import (
     BUNDLES,
     CELLS,
+    DOUBT,
     LANES,
     MAX_SIDES,
     NOTHING,
+    SIDES,
     assemble,
     blank,
     classify,
@@ -117,7 +119,7 @@ def met(net, level, store, eps, strict):
 
 @entry
 def advance(net, level, store, eps, strict, bundles, nb):
-    """Cut all cells of a store by one level. Returns (store, bundles, nb, failure): -1, or a unit that is noise."""
+    """Cut all cells of a store by one level. Returns (store, bundles, nb, failure), the latter as of explore."""
     x, y, e, off = store[:4]
     M, koff, kidx, kz, bits, h, failure = met(net, level, store, eps, strict)
     unit = net[2][kidx]
@@ -125,7 +127,8 @@ def advance(net, level, store, eps, strict, bundles, nb):
     c, count = 0 * level, 0 * nb  # a literal 0 would have everything compiled twice
     cells = blank(wanted, 5 * wanted, bits.shape[1])
     if failure < 0:
-        parents, lines, work = (x, y, e, off, bits, h), (koff, kz, unit, eps[unit]), scratch(np.diff(koff).max())
+        parents, work = (x, y, e, off, bits, h), scratch(np.diff(koff).max())
+        lines = (koff, kz, unit, eps[unit], np.where(strict, DOUBT * eps, np.inf)[unit])
         c, count, nb, missing = cut(c, count, nb, parents, lines, work, cells, bundles)
         while missing in (CELLS, BUNDLES):
             if missing == CELLS:
@@ -133,7 +136,7 @@ def advance(net, level, store, eps, strict, bundles, nb):
             else:
                 bundles = grown(bundles, 2 * len(bundles) + MAX_SIDES)
             c, count, nb, missing = cut(c, count, nb, parents, lines, work, cells, bundles)
-        failure = -1 if missing == NOTHING else -2
+        failure = -1 if missing == NOTHING else (-2 if missing == SIDES else -4)
     return (*trimmed(cells, count), M, koff, kidx, kz), bundles, nb, failure
 
 
@@ -189,7 +192,7 @@ def explore(net, level, store, eps, strict, halt, limit, leaf, culled, shrunk):
 
     halt: (1,), set from another thread to end the search. Returns ((x, y, e, off, bits, h, maps), bundles, failure).
     failure: -1, a unit that is zero up to rounding only, -2 for a cell with too many sides, -3 for more than `limit`
-    cells or a halt.
+    cells or a halt, -4 for a corner so close to a line that it is doubtful whether it lies on it.
     """
     width = net[0].shape[1] - len(net[2]) - LANES
     x, y, e, off, bits, h, _ = blank(64, 320, store[4].shape[1])

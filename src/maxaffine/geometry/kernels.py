@@ -51,7 +51,10 @@ LANES = 32  # loops over units run to a multiple of it, all in vector registers:
 LEAF = 192  # cells that are cut in one go
 CULLED = 16  # fewer cells are not worth new bounds
 SHRUNK = 2.5  # nor is a box that shrank less
-NOTHING, CELLS, BUNDLES, SIDES = 0, 1, 2, 3  # what was missing when a cut ended
+NOTHING, CELLS, BUNDLES, SIDES, CERTAINTY = 0, 1, 2, 3, 4  # what was missing when a cut ended
+# Of what counts as zero: where a corner lies on the line of an elementwise unit, rounding is below (seen: 0.01), so
+# what lies between may be a small cell. Maxima meet in threes by nature, with rounding of any size.
+DOUBT = 0.02
 
 
 @kernel
@@ -160,8 +163,11 @@ def classify(low, high, eps, m, listed, mark):
 
 
 @inlined
-def evaluate(one, s, t, X, Y, a, n, eps, value):
-    """Values of one unit at n corners, those within rounding set to zero: 1 if some are positive, + 2 if negative."""
+def evaluate(one, s, t, X, Y, a, n, eps, doubt, value):
+    """Values of one unit at n corners, those within rounding set to zero.
+
+    1 if some are positive, + 2 if negative, + 4 if some are set to zero although they are larger than doubt.
+    """
     found = 0
     for v in range(n):
         z = one + s * X[a + v] + t * Y[a + v]
@@ -170,6 +176,7 @@ def evaluate(one, s, t, X, Y, a, n, eps, value):
         elif z < -eps:
             found |= 2
         else:
+            found |= 4 * (abs(z) > doubt)
             z = 0.0
         value[v] = z
     return found
@@ -239,12 +246,12 @@ def leave(X, Y, E, a, n, k, sign, depth, unit, first, pbits, ph, c, x, y, e, off
 def cut(c, count, nb, parents, lines, work, cells, bundles):
     """Cut the parents c, c + 1, ..., each by its lines, depth first; the pieces go behind the `count` cells.
 
-    parents: (x, y, e, off, bits, h). lines: (koff, kz, unit, eps): lines koff[c] .. koff[c + 1] of parent c. bundles:
-    the first nb are taken. Returns (c, count, nb, what is missing): the first parent for which there is no room any
-    more in CELLS or BUNDLES, or a piece with too many SIDES.
+    parents: (x, y, e, off, bits, h). lines: (koff, kz, unit, eps, doubt): lines koff[c] .. koff[c + 1] of parent c.
+    bundles: the first nb are taken. Returns (c, count, nb, what is missing): the first parent for which there is no
+    room any more in CELLS or BUNDLES, or a piece with too many SIDES, or CERTAINTY about a corner.
     """
     px, py, pe, poff, pbits, ph = parents
-    koff, kz, unit, eps = lines
+    koff, kz, unit, eps, doubt = lines
     X, Y, E, slot, size, at, sign, value = work
     x, y, e, off, bits, h, mother = cells
     while c < len(ph):
@@ -263,7 +270,9 @@ def cut(c, count, nb, parents, lines, work, cells, bundles):
                 mother[done], done, depth = c, done + 1, depth - 1
                 continue
             i = first + j
-            side = evaluate(kz[i, 0], kz[i, 1], kz[i, 2], X, Y, a, n, eps[i], value)
+            side = evaluate(kz[i, 0], kz[i, 1], kz[i, 2], X, Y, a, n, eps[i], doubt[i], value)
+            if side >= 4:
+                return c, count, nb, CERTAINTY
             at[depth], sign[depth, j] = j + 1, side == 1
             if side == 3:
                 if n + 1 >= MAX_SIDES:

@@ -5,17 +5,23 @@ import numpy as np
 from maxaffine.geometry.kernels import entry
 from maxaffine.geometry.relunet import Floats, Ints
 
+ROUNDING = 1e-13  # of the terms of a value
+
 
 def trace(vertices: Floats, edges: Ints, neighbours: Ints, slope: Floats, shift: Floats) -> list[Floats]:
     """Polylines where g = 0, with g = shift + slope (s, t) affine on each of F cells and continuous.
 
-    On a cell the set is a segment between two of its edges. Each vertex has one value of g (a vertex on the level
-    counts as above it), so neighbours agree on which edges are crossed and the segments join by edge numbers.
+    On a cell the set is a segment between two of its edges. Each vertex has one value of g (a vertex on the level, up
+    to rounding, counts as above it), so neighbours agree on which edges are crossed and the segments join by edge
+    numbers.
     """
     owner = neighbours[:, 0]
-    value = np.empty(len(vertices))
+    value, size = np.empty(len(vertices)), np.empty(len(vertices))
     for side in (1, 0):
-        value[edges[:, side]] = shift[owner] + (slope[owner] * vertices[edges[:, side]]).sum(1)
+        terms = slope[owner] * vertices[edges[:, side]]
+        value[edges[:, side]] = shift[owner] + terms.sum(1)
+        size[edges[:, side]] = np.abs(shift[owner]) + np.abs(terms).sum(1)
+    value[np.abs(value) <= ROUNDING * size] = 0
     above = value >= 0
     crossed = np.flatnonzero(above[edges[:, 0]] != above[edges[:, 1]])
     if not len(crossed):
@@ -24,7 +30,13 @@ def trace(vertices: Floats, edges: Ints, neighbours: Ints, slope: Floats, shift:
     share = (a / (a - c))[:, None]
     points = vertices[edges[crossed, 0]] * (1 - share) + vertices[edges[crossed, 1]] * share
     order, starts = _chains(neighbours[crossed], len(slope))
-    return [points[order[p:q]] for p, q in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True)]
+    lines = (points[order[p:q]] for p, q in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True))
+    return [line for line in map(_apart, lines) if len(line) > 1]
+
+
+def _apart(line: Floats) -> Floats:
+    """Without points that equal the one before: the line passed through a vertex."""
+    return line[np.concatenate([[True], (line[1:] != line[:-1]).any(1)])]
 
 
 @entry

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import overload
 
 import numpy as np
 import torch
@@ -30,7 +31,13 @@ class UnitLists(Sequence[tuple[tuple[str, int], ...]]):
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    def __getitem__(self, i: int) -> tuple[tuple[str, int], ...]:
+    @overload
+    def __getitem__(self, i: int) -> tuple[tuple[str, int], ...]: ...
+    @overload
+    def __getitem__(self, i: slice) -> "list[tuple[tuple[str, int], ...]]": ...
+    def __getitem__(self, i: int | slice) -> "tuple[tuple[str, int], ...] | list[tuple[tuple[str, int], ...]]":
+        if isinstance(i, slice):
+            return [self[k] for k in range(len(self))[i]]
         i = range(len(self))[i]
         rows = slice(self.offsets[i], self.offsets[i + 1])
         pairs = dict.fromkeys(zip(self.operators[rows].tolist(), self.units[rows].tolist(), strict=True))
@@ -136,15 +143,20 @@ class PlanePartition:
         return self.plane.embed(st)
 
     def level_set(self, i: int, j: int | None = None, level: float = 0.0) -> list[Floats]:
-        """Polylines [(k, 2), ...] in (s, t) where out[i] - out[j] (or out[i]) equals level; see level_sets.py.
+        """Polylines [(k, 2), ...] in (s, t) where out[i] - out[j] (or out[i]) passes the level; see level_sets.py.
 
         i, j: flat output indices. A closed line repeats its first point at its end. The decision boundary between two
-        classes is level_set(i, j).
+        classes is level_set(i, j). It is the border of where the output is below the level: there is no line where the
+        output only touches it, and none inside cells on which it equals the level. Raises InputError.
         """
         A, b = self.A.reshape(len(self), -1, 2), self.b.reshape(len(self), -1)
         for index in (i, j):
+            if not isinstance(index, int | np.integer | None):
+                raise InputError(f"output {index!r}; give the flat index of an output, a whole number")
             if index is not None and not -b.shape[1] <= index < b.shape[1]:
                 raise InputError(f"output {index} of a network with {b.shape[1]} outputs")
+        if not np.isfinite(level):
+            raise InputError(f"level={level}; a finite number is needed")
         slope, shift = A[:, i], b[:, i] - level
         if j is not None:
             slope, shift = slope - A[:, j], shift - b[:, j]

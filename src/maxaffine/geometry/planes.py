@@ -5,17 +5,18 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from maxaffine.errors import DegenerateSliceError, InputError
-from maxaffine.geometry.cells import Job, Soup, Track, Vanishing, find_cells
+from maxaffine.errors import DegenerateSliceError, InputError, MemoryBudgetError
+from maxaffine.geometry.cells import Doubtful, Job, Soup, Track, Vanishing, find_cells, too_many_sides
 from maxaffine.geometry.mesh import build
 from maxaffine.geometry.plane import PlaneCodes, PlanePartition, UnitLists
 from maxaffine.geometry.relunet import TOURNAMENT, ReluNet
 from maxaffine.geometry.restriction import restrict
-from maxaffine.geometry.synchronous import find_cells_on, working_memory
+from maxaffine.geometry.synchronous import find_cells_on, require, working_memory
 from maxaffine.slice import Plane
 from maxaffine.spline import Spline
 
-ZEROS = (1e-13, 4e-13, 2e-14)  # shares of a unit's magnitude that count as zero, tried in turn
+ZEROS = (1e-13, 4e-13, 2e-14, 4e-15)  # shares of a unit's magnitude that count as zero, tried in turn
+REACH = 1e13  # from there on what a network does around an origin of size 1 is rounding
 CELL = 400  # bytes of a cell's corners, sides and edges while it is found and matched
 
 
@@ -34,30 +35,52 @@ def partition_plane(
     result would take more than `memory` bytes, and DegenerateSliceError where a unit vanishes on a whole cell up to
     rounding (a slice inside a wall), or where lines lie closer than rounding can tell apart.
     """
-    if workers < 1:
-        raise InputError(f"workers={workers}; at least one is needed")
+    for name, value in (("workers", workers), ("memory", memory), ("limit", limit)):
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise InputError(f"{name}={value}; a whole number, at least 1, is needed")
+    too_many_sides(len(plane.corners))
     target = _device(device, workers, track)
     net = reduced(spline, plane)
-    per_cell = CELL + 8 * max(1, net.units // 64 + 1) + 24 * (len(net.A) - net.units)
-    most = min(limit or 1 << 40, (memory or 1 << 50) // per_cell)
+    most = _most_cells(net, memory, limit)
     merging = bool((net.kind == TOURNAMENT).any())
     for zero in ZEROS:
+        job = Job(net, plane.corners, zero)
         try:
-            job = Job(net, plane.corners, zero)
             if target is None:
                 soup, bundles = find_cells(job, workers, most, track)
             else:
                 soup, bundles = find_cells_on(job, target, most, working_memory(target))
         except Vanishing as error:
-            raise _vanishing(spline, net, error.unit) from error
+            raise vanishing(spline.operators[net.operator[error.unit]].name, int(net.unit[error.unit])) from error
+        except Doubtful:
+            continue
         found = build(tuple(soup[:6]), bundles, net.last, net.left, net.right, merging)
-        vertices, offsets, edges = found[1], found[2], found[4]
-        if found[0] == 0 and len(vertices) - len(edges) + len(offsets) - 1 == 1:
+        if _whole(found):
             return _finished(spline, plane, net, soup, found)
-    raise DegenerateSliceError(
-        f"{found[0]} sides of cells found no neighbour: lines of the partition lie closer together than float64 can "
-        "tell apart; move the plane's origin a little, or turn u and v"
+    raise too_close()
+
+
+def too_close() -> DegenerateSliceError:
+    """The answer when lines meet in a way that rounding hides."""
+    return DegenerateSliceError(
+        "lines of the partition lie closer together than float64 can tell apart on a polygon of this size; take a "
+        "smaller polygon, move the plane's origin a little, or turn u and v"
     )
+
+
+def _most_cells(net: ReluNet, memory: int | None, limit: int | None) -> int:
+    """How many cells there may be. Raises MemoryBudgetError when not even one fits."""
+    per_cell = CELL + 8 * max(1, net.units // 64 + 1) + 24 * (len(net.A) - net.units)
+    if memory is not None and memory < per_cell:
+        raise MemoryBudgetError(f"one cell takes about {per_cell} bytes, memory={memory}; allow more")
+    return min(limit or 1 << 40, (memory or 1 << 50) // per_cell)
+
+
+def _whole(found: tuple) -> bool:
+    """Whether every half-edge found its other half, every cell has an area, and V - E + F = 1."""
+    lost, vertices, offsets, edges = found[0], found[1], found[2], found[4]
+    euler = len(vertices) - len(edges) + len(offsets) - 1
+    return lost == 0 and euler == 1 and bool((np.diff(offsets) > 2).all())
 
 
 def _device(device: str | None, workers: int, track: Track | None) -> torch.device | None:
@@ -66,9 +89,11 @@ def _device(device: str | None, workers: int, track: Track | None) -> torch.devi
     if workers > 1 or track is not None:
         raise InputError("workers= and track= are for the search on the CPU; leave them out with device=")
     try:
-        return torch.device(device)
+        target = torch.device(device)
     except RuntimeError as error:
         raise InputError(f"device={device!r} is no device of torch; give e.g. 'cuda'") from error
+    require(target)
+    return target
 
 
 def reduced(spline: Spline, plane: Plane) -> ReluNet:
@@ -76,6 +101,12 @@ def reduced(spline: Spline, plane: Plane) -> ReluNet:
     if tuple(plane.origin.shape) != spline.in_shape:
         raise InputError(
             f"the plane lies in inputs of shape {tuple(plane.origin.shape)}, the spline's are {spline.in_shape}"
+        )
+    sizes = [float(d.abs().max()) for d in (plane.u, plane.v)]
+    if (reach := float((np.abs(plane.corners) @ sizes).max())) > REACH * max(1.0, float(plane.origin.abs().max())):
+        raise DegenerateSliceError(
+            f"the polygon reaches {reach:.1g} far from its origin, where float64 cannot tell what happens around the "
+            "origin; take a smaller one"
         )
     exact = (
         spline if spline.dtype == torch.float64 and spline.device.type == "cpu" else spline.to("cpu").to(torch.float64)
@@ -88,10 +119,10 @@ def reduced(spline: Spline, plane: Plane) -> ReluNet:
         return restrict(plan, tensors, embedding, torch.as_tensor(plane.corners))
 
 
-def _vanishing(spline: Spline, net: ReluNet, unit: int) -> DegenerateSliceError:
-    operator = spline.operators[net.operator[unit]]
+def vanishing(operator: str, unit: int) -> DegenerateSliceError:
+    """The answer when a unit is nothing but rounding on a whole cell."""
     return DegenerateSliceError(
-        f"unit {net.unit[unit]} of operator {operator.name!r} is zero, up to rounding, on a whole cell of the plane: "
+        f"unit {unit} of operator {operator!r} is zero, up to rounding, on a whole cell of the plane: "
         "the slice lies inside its wall; move the origin off the wall"
     )
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from maxaffine.errors import InputError
 from maxaffine.geometry.cells import Job, Soup, Vanishing, stopped
 from maxaffine.geometry.exploring import FLAT
-from maxaffine.geometry.kernels import CULLED, SHRUNK
+from maxaffine.geometry.kernels import CULLED, DOUBT, SHRUNK
 from maxaffine.geometry.synchronous_cull import Layers, box_of, culled, layers_of
 from maxaffine.geometry.synchronous_cut import Bundles, Crossings, Polygons, Ragged, cut, flattened, signed
 
@@ -158,7 +158,7 @@ def find_cells_on(job: Job, device: torch.device, limit: int, memory: int) -> tu
     >>> len(soup.h), len(soup.x)
     (4, 16)
     """
-    _require(device)
+    require(device)
     search = Search(Found(hashes_of(job.net.units, device)), Bundles(), [_whole(job, device)], limit, memory)
     while search.stack:
         search.step()
@@ -173,9 +173,10 @@ def working_memory(device: torch.device) -> int:
     return torch.cuda.mem_get_info(device)[0] // 8 if device.type == "cuda" else 1 << 25
 
 
-def _require(device: torch.device) -> None:
-    if device.type == "mps":
-        raise InputError("partitions are computed in float64, which device 'mps' does not have; take 'cpu' or 'cuda'")
+def require(device: torch.device) -> None:
+    """Raise InputError for a device on which partitions cannot be found."""
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"device {device.type!r} cannot compute partitions in float64; take 'cpu' or 'cuda'")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise InputError(f"device '{device}' is not there: torch sees no CUDA device; take 'cpu'")
 
@@ -187,7 +188,7 @@ def _whole(job: Job, device: torch.device) -> Group:
     zero = torch.zeros(1, dtype=torch.int64, device=device)
     bits = zero.new_zeros(1, max(1, -(-job.net.units // 64)))
     none, maps = zero[:0], x.new_zeros(1, 3, 0)
-    crossings = Crossings(zero, zero, none, none, x.new_zeros(0, 3), x[:0])
+    crossings = Crossings(zero, zero, none, none, x.new_zeros(0, 3), x[:0], x[:0])
     source = Source(maps, bits, maps, none, zero.new_zeros(1, 0).bool(), none, crossings)
     polygons = Ragged(x, y, e, zero, zero + len(x))
     area = box_of(polygons.padded(zero)).area
@@ -247,7 +248,9 @@ def _crossed(layers: Layers, level: int, cells: Cells) -> Source:
     listed = (above | below) & (low <= eps) & (high >= -eps)
     cell, column = listed.nonzero(as_tuple=True)
     count = listed.sum(1)
-    crossings = Crossings(count.cumsum(0) - count, count, ids[column], column, z[cell, :, column], eps[column])
+    doubt = torch.where(layers.strict[columns], DOUBT * eps, torch.inf)
+    within = (eps[column], doubt[column])
+    crossings = Crossings(count.cumsum(0) - count, count, ids[column], column, z[cell, :, column], *within)
     kept = layers.uses[layers.live(level)] > level
     read = (layers.uses[columns] > level).nonzero(as_tuple=True)[0]
     return Source(cells.maps[:, :, kept], cells.bits, z[:, :, read], read, above & ~below & ~listed, ids, crossings)

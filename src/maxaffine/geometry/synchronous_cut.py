@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from maxaffine.geometry.cells import Doubtful
 from maxaffine.geometry.kernels import BUNDLE
 
 TEMPORARY = 16  # arrays of the size of the corners that a round holds at once
@@ -74,7 +75,8 @@ class Crossings(NamedTuple):
     """The units that are zero somewhere on each of C cells, listed cell by cell.
 
     first, count: (C,) where in the list a cell's begin and how many they are. unit, column: (L,) their numbers and
-    their columns in the level. z: (L, 3) coefficients of 1, s, t. eps: (L,) what counts as zero.
+    their columns in the level. z: (L, 3) coefficients of 1, s, t. eps: (L,) what counts as zero, doubt: (L,) from
+    where on that is doubtful.
     """
 
     first: Tensor
@@ -83,6 +85,7 @@ class Crossings(NamedTuple):
     column: Tensor
     z: Tensor
     eps: Tensor
+    doubt: Tensor
 
 
 class Pieces(NamedTuple):
@@ -143,7 +146,7 @@ def cut_once(pieces: Pieces, turn: int, crossings: Crossings, bundles: Bundles) 
     """One round: every piece is cut by the unit whose turn it is, or lies on one side of it."""
     polygons, parent, signs = pieces
     at = crossings.first[parent] + turn
-    value, above, below = evaluated(polygons, crossings.z[at], crossings.eps[at])
+    value, above, below = evaluated(polygons, crossings.z[at], crossings.eps[at], crossings.doubt[at])
     unit = crossings.unit[at]
     word, bit = turn >> 6, signed(1 << (turn & 63))
     signs = signs.clone()
@@ -173,10 +176,16 @@ def joined(parts: list[Pieces]) -> Pieces:
     return Pieces(Polygons(x, y, e, n), parent, signs)
 
 
-def evaluated(polygons: Polygons, z: Tensor, eps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """One affine function a polygon at its corners (N, K), zero within eps; is it anywhere positive, negative (N,)."""
+def evaluated(polygons: Polygons, z: Tensor, eps: Tensor, doubt: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """One affine function a polygon at its corners (N, K), zero within eps; is it anywhere positive, negative (N,).
+
+    Raises Doubtful where it is doubtful whether a corner's value is zero.
+    """
     one, s, t = z[:, :, None].unbind(1)
     value = one + s * polygons.x + t * polygons.y
+    size = value.abs()
+    if bool(((size <= eps[:, None]) & (size > doubt[:, None])).any()):
+        raise Doubtful("a corner of a cell lies as close to a line as rounding allows")
     value = torch.where(value.abs() <= eps[:, None], 0.0, value)
     return value, (value > 0).any(1), (value < 0).any(1)
 
