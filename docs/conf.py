@@ -17,7 +17,7 @@ copyright = f"2026, {author}"
 version = release = installed_version("maxaffine")
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_gallery.gen_gallery"]
-exclude_patterns = ["_build", "gallery/*.ipynb", "gallery/*.py", "gallery/*.json"]
+exclude_patterns = ["_build", "experiments/*.md", "gallery/*.ipynb", "gallery/*.py", "gallery/*.json"]
 html_theme = "furo"
 html_title = f"maxaffine {version}"
 html_math_renderer = "mathml"

@@ -19,10 +19,11 @@ from maxaffine.geometry import partition
 from maxaffine.margins import margin
 from maxaffine.operators.maso import MASO
 from maxaffine.operators.registry import declare, register
-from maxaffine.penalties import Penalty, orthogonality
+from maxaffine.penalties import Penalty, hard_orthogonality, orthogonality, template_orthogonality
 from maxaffine.polytope import Region
 from maxaffine.slice import Plane, Segment
 from maxaffine.spline import Spline
+from maxaffine.templates import Templates, TemplateStatistics, template_statistics
 from maxaffine.types import __version__ as __version__
 
 __all__ = [
@@ -36,10 +37,13 @@ __all__ = [
     "Region",
     "Segment",
     "Spline",
+    "TemplateStatistics",
+    "Templates",
     "approximate",
     "declare",
     "distance",
     "errors",
+    "hard_orthogonality",
     "is_convex",
     "load",
     "margin",
@@ -51,4 +55,6 @@ __all__ = [
     "project_nonnegative",
     "register",
     "tangents",
+    "template_orthogonality",
+    "template_statistics",
 ]
