@@ -92,6 +92,15 @@ VECTOR: dict[str, Operation] = {
     "linear": nn.Linear(6, 3),
     "linear_no_bias": nn.Linear(6, 2, bias=False),
     "addmm": lambda x: torch.addmm(C(3), x, C(6, 3), beta=2, alpha=-0.5),
+    "addmm_only_shift": lambda x: torch.addmm(x, C(1, 6).expand(x.shape[0], 6), C(6, 6)),
+    "addcmul_only_shift": lambda x: torch.addcmul(x, C(1, 6), C(1, 6), value=3),
+    "addcmul_two": lambda x: torch.addcmul(x, C(1, 6), x.flip(1)),
+    "addcdiv_only_shift": lambda x: torch.addcdiv(x, C(1, 6), C(1, 6) + 3),
+    "addcdiv_first": lambda x: torch.addcdiv(C(1, 6), x, C(1, 6) + 3),
+    "baddbmm_only_shift": lambda x: torch.baddbmm(
+        x.unsqueeze(1), *(C(6, 6).expand(x.shape[0], 6, 6)[:, i:] for i in (5, 0))
+    ),
+    "addmv_only_shift": lambda x: torch.addmv(x.sum(1), C(1, 6).expand(x.shape[0], 6), C(6)),
     "addmm_live_shift": lambda x: torch.addmm(x, x.flip(1), C(6, 6)),
     "mm": lambda x: torch.mm(x, C(6, 2)),
     "matmul": lambda x: x @ C(6, 2),

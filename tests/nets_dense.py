@@ -51,6 +51,12 @@ def functional(m: Of, x: Tensor) -> Tensor:
     return m.c(torch.abs(torch.relu(m.b(x)) - 1.0))
 
 
+def stacked(m: Of, x: Tensor) -> Tensor:
+    """Maxima over an axis in front of the batch, one of them over an axis behind it too."""
+    h = torch.stack([m.a(x), m.b(x), x]).amax(0).relu()
+    return m.c(h) - torch.stack([h, m.b(h)]).max(0).values[:, :2] + torch.stack([h, x]).amax((0, 2)).unsqueeze(1)
+
+
 def no_axis(m: Of, x: Tensor) -> Tensor:
     """A number, not a vector of one: units, a maximum and an output without any axis but the batch."""
     h = torch.relu(m.a(x))
@@ -215,6 +221,7 @@ DENSE_NETS = [
     Net("functional", lambda: Of(functional, **lin(4, 6, 6, 6, 6, 2)), (4,)),
     Net("residual", lambda: Of(residual, **lin(4, 6, 6, 6, 6, 2)), (4,)),
     Net("no_axis", lambda: Of(no_axis, **lin(4, 6, 6, 3, 6, 1)), (4,)),
+    Net("stacked", lambda: Of(stacked, **lin(4, 4, 4, 4, 4, 2)), (4,)),
     Net("reused", lambda: Of(reused, same=nn.Linear(5, 5), act=nn.ReLU(), out=nn.Linear(5, 2)), (5,)),
     Net("sliced_in_place", lambda: Of(sliced_in_place, **lin(4, 6, 6, 2)), (4,)),
     Net("input_in_place", lambda: Of(input_in_place, **lin(4, 3)), (4,)),

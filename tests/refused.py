@@ -62,6 +62,26 @@ AT_CAPTURE = [
     Refusal("batch_norm_in_training", in_training(lambda: nn.BatchNorm1d(4)), ("body.1", "eval()")),
     Refusal("dropout_in_training", in_training(lambda: nn.Dropout(0.5)), ("body.1", "eval()")),
     Refusal("rrelu_in_training", in_training(nn.RReLU), ("body.1", "eval()")),
+    Refusal(
+        "instance_norm_in_training",
+        in_training(
+            lambda: nn.Sequential(nn.Unflatten(1, (1, 4)), nn.InstanceNorm1d(1, track_running_stats=True), nn.Flatten())
+        ),
+        ("body.1.1", "eval()"),
+    ),
+    Refusal(
+        "recurrent_dropout_in_training",
+        lambda: Of(lambda m, x: m.a(x.unsqueeze(1))[0], a=nn.LSTM(4, 3, 2, dropout=0.5, batch_first=True)),
+        ("'a'", "eval()"),
+    ),
+    Refusal(
+        "attention_dropout_in_training",
+        lambda: Of(
+            lambda m, x: m.a(*[x.unsqueeze(1)] * 3, need_weights=False)[0],
+            a=nn.MultiheadAttention(4, 2, dropout=0.5, batch_first=True),
+        ),
+        ("'a'", "eval()"),
+    ),
     Refusal("functional_dropout", two(lambda m, x: m.b(F.dropout(m.a(x), 0.5, training=True))), ("dropout",)),
     Refusal("functional_rrelu", two(lambda m, x: m.b(F.rrelu(m.a(x), training=True))), ("rrelu",)),
     Refusal("functional_batch_norm", two(lambda m, x: F.batch_norm(m.a(x), None, None, training=True)), ()),

@@ -24,8 +24,11 @@ def assert_same(found: Tensor, wanted: Tensor, what: str) -> None:
     """Raise CaptureError unless the two agree to rounding."""
     if found.shape != wanted.shape:
         raise CaptureError(f"{what}: shapes {tuple(found.shape)} and {tuple(wanted.shape)} differ")
-    error = relative_error(found, wanted)
-    if not error <= TOLERANCE[wanted.dtype]:
+    if not wanted.is_floating_point():  # classes, masks
+        error, allowed = float((found != wanted).any()), 0.0
+    else:
+        error, allowed = relative_error(found, wanted), TOLERANCE[wanted.dtype]
+    if not error <= allowed:
         raise CaptureError(f"{what}: relative difference {error:.1e}; the capture would be wrong, so it is refused")
 
 

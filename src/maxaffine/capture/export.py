@@ -7,7 +7,7 @@ import os
 import re
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -22,20 +22,25 @@ for _name, _function in _WHOLE.items():  # torch decomposes these two into compa
     _LIBRARY.define(f"{_name}(Tensor x, Scalar lambd=0.5) -> Tensor")
     _LIBRARY.impl(_name, _function, "CompositeExplicitAutograd")
 
-TRAINING = {
+Arguments = Sequence[Any]
+DROPS = "drops units at random (training mode)"
+DROPOUTS = ("dropout", "dropout_", "alpha_dropout", "feature_dropout", "feature_alpha_dropout")
+RRELU, RECURRENT = ("rrelu", "rrelu_"), ("lstm", "gru", "rnn_relu", "rnn_tanh")
+TRAINING: dict[str, tuple[Callable[[Arguments], bool], str]] = {
     "aten.batch_norm.default": (
-        5,
+        lambda a: bool(a[5]),
         "uses the statistics of the batch (training mode, or no running statistics)",
     ),
-    "aten.dropout.default": (2, "drops units at random (training mode)"),
-    "aten.dropout_.default": (2, "drops units at random (training mode)"),
-    "aten.alpha_dropout.default": (2, "drops units at random (training mode)"),
-    "aten.feature_dropout.default": (2, "drops units at random (training mode)"),
-    "aten.feature_alpha_dropout.default": (2, "drops units at random (training mode)"),
-    "aten.rrelu.default": (3, "draws random slopes (training mode)"),
-    "aten.rrelu_.default": (3, "draws random slopes (training mode)"),
+    "aten.instance_norm.default": (
+        lambda a: bool(a[5]) and a[3] is not None,
+        "changes its running statistics (training mode)",
+    ),
+    **{f"aten.{name}.default": (lambda a: bool(a[2]) and a[1] != 0, DROPS) for name in DROPOUTS},
+    **{f"aten.{name}.default": (lambda a: bool(a[3]), "draws random slopes (training mode)") for name in RRELU},
+    **{f"aten.{name}.input": (lambda a: a[4] > 1 and a[5] > 0 and bool(a[6]), DROPS) for name in RECURRENT},
+    "aten.scaled_dot_product_attention.default": (lambda a: a[4] != 0, "drops attention at random (training mode)"),
 }
-"""Operator -> the argument that says training, and what it does then."""
+"""Operator -> whether its arguments, in the order of its schema, say training; and what it does then."""
 
 
 def _rnn_table() -> dict[Any, Any]:
@@ -86,14 +91,16 @@ def _refuse_scripted(model: nn.Module) -> None:
 
 def _refuse_training(program: torch.export.ExportedProgram) -> None:
     for node in program.graph.nodes:
-        place, does = TRAINING.get(str(node.target), (0, ""))
-        if (
-            does
-            and len(node.args) > place
-            and node.args[place]
-            and (node.args[1] != 0 or "dropout" not in str(node.target))
-        ):
+        trains, does = TRAINING.get(str(node.target), (None, ""))
+        if trains is not None and trains(_arguments(node)):
             raise CaptureError(f"module {module_path(node)!r} ({node.target}) {does}; call model.eval() first")
+
+
+def _arguments(node: torch.fx.Node) -> list[Any]:
+    """All arguments of an ATen node in the order of its schema."""
+    schema = node.target._schema.arguments  # pyright: ignore
+    given = zip(schema, [*node.args, *[node] * len(schema)], strict=False)
+    return [node.kwargs.get(a.name, a.default_value) if value is node else value for a, value in given]
 
 
 def module_path(node: torch.fx.Node) -> str:

@@ -4,6 +4,7 @@ live     sets of operand positions in which the operator is jointly affine, the 
          ((0, 1),) for add, ((0,), (1,)) for a product
 shifts   constant operands that only shift the result: zero in the linear part
 biases   the same, where the operator takes None for "no bias"
+products pairs of operands whose product is added: one of two constants only shifts the result
 """
 
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ class Affine:
     live: tuple[tuple[int, ...], ...] = ((0,),)
     shifts: tuple[int, ...] = ()
     biases: tuple[int, ...] = ()
+    products: tuple[tuple[int, int], ...] = ()
     transpose: Transpose | None = None
     one_of_list: bool = False
 
@@ -43,9 +45,11 @@ RULES: dict[str, Affine] = {
     **_CONV_TRANSPOSE,
     **_same("conv1d.padding conv2d.padding conv3d.padding", Affine(biases=(2,))),
     "aten.linear.default": Affine(biases=(2,), transpose=adjoint.linear),
-    "aten.addmm.default": Affine(((0, 1), (0, 2)), shifts=(0,)),
-    **_same("baddbmm.default addmv.default addcmul.default", Affine(((0, 1), (0, 2)), shifts=(0,))),
-    "aten.addcdiv.default": Affine(JOINT, shifts=(0,)),
+    **_same(
+        "addmm.default baddbmm.default addmv.default addcmul.default",
+        Affine(((0, 1), (0, 2)), shifts=(0,), products=((1, 2),)),
+    ),
+    "aten.addcdiv.default": Affine(JOINT, shifts=(0, 1)),
     **_same("mm.default matmul.default bmm.default", Affine(EITHER, transpose=adjoint.right_product)),
     **_same(
         "mv.default dot.default outer.default inner.default linalg_vecdot.default linalg_cross.default "

@@ -285,4 +285,5 @@ def _spline_link(plan: Plan, step: Step, env: list[Any], codes: Codes, dtype: to
     if rows.dim() == 4 and dtype == torch.float32 and rows.device.type == "cpu":
         rows = rows.contiguous(memory_format=torch.channels_last)
     frozen = operator.freeze(rows, dtype)
-    return SplineLink(step.out, step, operator, code, layout, tuple(operands), code.shape[0], frozen)
+    plain = layout.plain and all(_layout(graph, slot).plain for _, slot in step.live)
+    return SplineLink(step.out, step, operator, code, layout, tuple(operands), code.shape[0], frozen, plain)

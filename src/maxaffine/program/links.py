@@ -72,7 +72,8 @@ class AffineLink:
                 args[i] = None
         if self.step.node.op == BATCH_NORM:
             args[2], args[3] = None, torch.zeros_like(args[3])
-        for i in self.rule.shifts:
+        shifts = [i for i, j in self.rule.products if (i,) not in live and (j,) not in live]
+        for i in (*self.rule.shifts, *shifts):
             if i < len(args) and (i,) not in live:
                 lists = type(args[i]) in (list, tuple)
                 args[i] = (
@@ -118,11 +119,12 @@ class SplineLink:
     shapes: tuple[Node, ...]
     samples: int
     frozen: Any
+    plain: bool  # whether all live operands and the result have their rows in front
 
     @property
     def broadcasts(self) -> bool:
         """Whether one frozen piece serves K copies as a leading axis; a user's operator may count axes from it."""
-        return self.layout.plain and type(self.operator) in (Elementwise, Pair, Windows)
+        return self.plain and type(self.operator) in (Elementwise, Pair, Windows)
 
     def _frozen(self, copies: int, dtype: torch.dtype) -> Any:
         if copies == 1 or self.broadcasts:

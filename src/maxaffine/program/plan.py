@@ -190,7 +190,8 @@ def _not_affine(asked: str, step: Step, plan: Plan) -> str:
     rule = step.rule
     assert type(rule) is Opaque
     before = [s.node.module for s in plan.steps if s.out < step.out and s.node.module]
-    modules = [m for m in before if m != step.node.module]
+    inside = f"{step.node.module}."  # modules around the step end behind it
+    modules = [m for m in before if not inside.startswith(f"{m}.")]
     hint = (
         f"cut the network before it with until={modules[-1]!r}"
         if modules
