@@ -225,4 +225,29 @@ REFUSED = [
     ),
     Case("one row of two", [node("Gather", "x i", "y", axis=0)], (2, 5), {"i": number(0, np.int64)}),
     Case("running sum", [node("CumSum", "x a", "y")], (2, 5), {"a": number(0, np.int64)}),
+    Case("folded free batch", [node("Reshape", "x s", "y")], ("N", 2, 3), {"s": ints(-1, 3)}),
+    Case(
+        "pooled over a free batch",
+        [
+            node("Unsqueeze", "x a", "h"),
+            node("Transpose", "h", "t", perm=[0, 2, 1]),
+            node("MaxPool", "t", "p", kernel_shape=[3], pads=[1, 1], strides=[1]),
+            node("Transpose", "p", "u", perm=[0, 2, 1]),
+            node("Squeeze", "u a", "y"),
+        ],
+        ("N", 4),
+        {"a": ints(0)},
+    ),
+    Case(
+        "convolved over a free batch",
+        [
+            node("Transpose", "x", "t", perm=[1, 0]),
+            node("Unsqueeze", "t a", "h"),
+            node("Conv", "h w", "c", pads=[1, 1]),
+            node("Squeeze", "c a", "q"),
+            node("Transpose", "q", "y", perm=[1, 0]),
+        ],
+        ("N", 4),
+        {"a": ints(0), "w": array(4, 4, 3)},
+    ),
 ]

@@ -57,7 +57,7 @@ def mlp(*widths: int, seed: int = 0) -> nn.Sequential:
 @pytest.mark.parametrize("net", NETS, ids=lambda net: net.name)
 def test_score_is_template_times_signal_plus_bias(net: Net) -> None:
     bank, x = bank_of(net.name), inputs_of(net, 4)
-    truth = output_of(net, model_of(net), x.clone()).detach().flatten(1)
+    truth = output_of(net, model_of(net), x.clone()).detach().reshape(len(x), -1)
     by_hand = torch.stack([(a * p).flatten(1).sum(1) for a, p in zip(bank.A, x, strict=True)])
     torch.testing.assert_close(bank.inner, by_hand, **EXACT)
     torch.testing.assert_close(bank.scores, truth, **EXACT)

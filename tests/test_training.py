@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
@@ -82,14 +83,26 @@ def test_the_spline_follows_the_training() -> None:
         _ = before.A
 
 
-def test_a_replaced_parameter_is_followed_and_a_moved_model_is_refused() -> None:
+def test_a_replaced_parameter_is_followed_and_a_moved_model_is_refused(tmp_path: Path) -> None:
     model, x = nets()[0], torch.randn(4, 5, dtype=torch.float64)
     spline = ma.Spline(model, x)
     model[0].weight = nn.Parameter(torch.randn(7, 5, dtype=torch.float64))
     assert torch.equal(spline(x), model(x))
     model.float()
-    with pytest.raises(ma.errors.InputError, match="moved after capture"):
-        spline(x)
+    for kind in (torch.float32, torch.float16):
+        model.to(kind)
+        for ask in (
+            lambda: spline(x),
+            lambda: spline.region(x[0]),
+            lambda: ma.margin(spline, x),
+            lambda: pickle.dumps(spline),
+            lambda: spline.save(tmp_path / "net.safetensors"),
+        ):
+            with pytest.raises(ma.errors.InputError, match="moved after capture"):
+                ask()
+        copy = spline.to(torch.float32)  # the way out that the refusal names
+        torch.testing.assert_close(copy(x.float()), model.float()(x.float()))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("net", [n for n in NETS if n.name in PICKLED], ids=lambda n: n.name)

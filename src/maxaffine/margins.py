@@ -9,7 +9,7 @@ from maxaffine.errors import MemoryBudgetError
 from maxaffine.polytope import dual_exponent
 from maxaffine.program.local import CACHED_ROWS
 from maxaffine.program.walls import nearest, wall_norms
-from maxaffine.spline import Spline, walls_of
+from maxaffine.spline import Spline, current_tensors, walls_of
 
 
 class Margin(NamedTuple):
@@ -36,6 +36,7 @@ def margin(spline: Spline, x: Tensor, norm: float = 2, memory: int | None = None
     (3.0, ['relu'], [0])
     """
     dual = dual_exponent(norm)
+    current_tensors(spline)
     double = spline if spline.dtype == torch.float64 else spline.to(torch.float64)
     points = x if x.dtype == torch.float64 or x.dtype != spline.dtype else x.to(torch.float64)
     local = walls_of(double, points)

@@ -78,9 +78,11 @@ class Spline:
         """Write a .safetensors file: the weights, and the graph as JSON in its metadata; nothing in it can execute."""
         from maxaffine.capture.saved import save
 
+        current_tensors(self)
         save(self.captured, Path(path))
 
     def __reduce__(self) -> tuple[Any, ...]:
+        current_tensors(self)
         return Spline.from_capture, (self.captured.converted(self.dtype),)
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -154,6 +156,7 @@ class Spline:
         """
         if tuple(x.shape) != self.in_shape:
             raise InputError(f"a region is of one point of shape {self.in_shape}, got {tuple(x.shape)}")
+        current_tensors(self)
         point = x.to(torch.float64).unsqueeze(0)
         local = walls_of(self if self.dtype == torch.float64 else self.to(torch.float64), point)
         return region_of(local, point, DEFAULT_MEMORY if memory is None else memory)
@@ -266,6 +269,11 @@ def _chunks(spline: Spline, x: Tensor) -> tuple[Tensor, ...]:
 def _tensors(spline: Spline, x: Tensor) -> list[Tensor]:
     """The tensors as they are now, after checking that x and the model still fit the capture."""
     _check_input(spline, x)
+    return current_tensors(spline)
+
+
+def current_tensors(spline: Spline) -> list[Tensor]:
+    """The tensors as they are now. Raises InputError when the model was moved after its capture."""
     tensors = [source.read() for source in spline.captured.sources]
     for tensor, kind in zip(tensors, spline.captured.source_dtypes, strict=True):
         if tensor.device != spline.device or tensor.dtype != kind:

@@ -43,7 +43,11 @@ class Captured:
             )
         try:
             device = self.device if isinstance(target, torch.dtype) else torch.device(target)
-            copies = tuple(Fixed(_converted(s.read().detach(), self.dtype, dtype, device)) for s in self.sources)
+            kinds = (dtype if kind == self.dtype else kind for kind in self.source_dtypes)
+            copies = tuple(
+                Fixed(s.read().detach().to(device=device, dtype=kind, copy=True))
+                for s, kind in zip(self.sources, kinds, strict=True)
+            )
         except (RuntimeError, AssertionError) as error:  # torch's words for no such device, or not in this build
             raise InputError(f"cannot convert to {target!r}: {str(error).splitlines()[0]}") from None
         return captured(self.graph, copies, dtype, device)
@@ -53,11 +57,6 @@ def captured(graph: Graph, sources: tuple[Source, ...], dtype: torch.dtype, devi
     """Remember the dtype of every source, so that a model moved later is noticed."""
     kinds = tuple(source.read().dtype for source in sources)
     return Captured(graph, sources, dtype, device, kinds)
-
-
-def _converted(tensor: Tensor, old: torch.dtype, new: torch.dtype, device: torch.device) -> Tensor:
-    kind = new if tensor.dtype == old else tensor.dtype
-    return tensor.to(device=device, dtype=kind, copy=True)
 
 
 def capture_module(

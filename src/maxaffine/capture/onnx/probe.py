@@ -56,8 +56,23 @@ def build(file: File) -> tuple[OnnxModule, tuple[Tensor, ...]]:
             return _Probe(file, FREE_BATCH).build()
         except RowsDependError:
             raise
-        except CaptureError:  # exported with a free input but a batch of 1 wired in further down
-            return _Probe(file, 1).build()
+        except CaptureError as error:
+            return _wired(file, error)
+
+
+def _wired(file: File, refused: CaptureError) -> tuple[OnnxModule, tuple[Tensor, ...]]:
+    """A file with a free input but a batch of 1 wired in further down; one that runs at another was refused rightly."""
+    module, example = _Probe(file, 1).build()
+    probe = _Probe(file, FREE_BATCH)
+    try:
+        wanted = probe.run()
+    except CaptureError:  # the file itself knows no batch but 1
+        return module, example
+    found = module(*probe.inputs)
+    found = found if isinstance(found, tuple) else (found,)
+    if any(y.shape != w.shape or not same(y, w) for y, w in zip(found, wanted, strict=True)):
+        raise refused
+    return module, example
 
 
 @contextmanager
@@ -95,6 +110,15 @@ class _Probe:
         module = OnnxModule(tuple(v.name for v in self.file.inputs), self.file.outputs, self.steps).eval()
         self._check(module)
         return module, tuple(x[:1].clone() for x in self.inputs)
+
+    def run(self) -> list[Tensor]:
+        """The file's outputs as it gives them, whatever becomes of the rows."""
+        for value, x in zip(self.file.inputs, self.inputs, strict=True):
+            self.values[value.name] = Value(x, x, False)
+        for node in self.file.nodes:
+            with _at(node):
+                self._run(node)
+        return [self.values[name].full for name in self.file.outputs]
 
     def _draw(self, value: Input, batch: int) -> Tensor:
         sizes = [batch, *(size for size in value.sizes[1:] if size is not None)]
