@@ -83,7 +83,9 @@ def reproduce(name: str, given: argparse.Namespace, pages: Path) -> bool:
         return False
     minutes = (time.perf_counter() - start) / 60
     said = f"`maxaffine {shlex.join(words)}`"
-    made = f"{date.today():%d %B %Y}, {said}, {given.workers} processes, {minutes:.0f} minutes."
+    made = (
+        f"{date.today():%d %B %Y}, {said}, {given.workers} process{'es' * (given.workers > 1)}, {minutes:.0f} minutes."
+    )
     tables = (folder / "summary.md").read_text().strip().split("\n\n")
     parts = [f"*{'Quick setting, for a look only: ' * given.quick}{made}*", *tables[: TABLES.get(name)]]
     for figure, caption in FIGURES[name].items():
