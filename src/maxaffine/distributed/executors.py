@@ -50,7 +50,7 @@ def on_threads(order: Order, workers: int) -> Iterator[Summary]:
 def on_processes(order: Order, workers: int) -> Iterator[Summary]:
     """In processes of their own, which read the job from the folder and end with this one, however it ends."""
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, _end_with_parent) as pool:
+    with ProcessPoolExecutor(workers, context, end_with_parent) as pool:
         try:
             arguments = (order.folder, order.setup.name, order.chunk, order.limit)
             yield from _finished([pool.submit(_work_from_folder, task, *arguments) for task in order.tasks])
@@ -67,7 +67,8 @@ def _finished(futures: list[Future[Summary]]) -> Iterator[Summary]:
             yield future.result()
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
+    """In a worker process: end when the process that started it ends, however that ends."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_watch, args=(parent.sentinel,), daemon=True).start()

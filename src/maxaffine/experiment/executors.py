@@ -4,15 +4,13 @@ Each executor is handed the next piece of a run and gives back, in any order, wh
 """
 
 import multiprocessing
-import os
 import signal
-import threading
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import connection
 from typing import Any, Protocol
 
+from maxaffine.distributed.executors import end_with_parent
 from maxaffine.distributed.library import ray
 from maxaffine.experiment.runs import Run
 from maxaffine.experiment.steps import Site, advance
@@ -105,14 +103,7 @@ def _result(future: Future[int]) -> Result:
 def _begin() -> None:
     """Ctrl-C ends a worker without a word, and so does the end of its parent."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_watch, args=(parent.sentinel,), daemon=True).start()
-
-
-def _watch(sentinel: int) -> None:
-    connection.wait([sentinel])
-    os._exit(1)
+    end_with_parent()
 
 
 class Cluster:
