@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import re
 from collections.abc import Callable
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import maxaffine as ma
+from maxaffine.operators import registry
 
 BY_NAME = {net.name: net for net in NETS}
 X = torch.randn(5, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -350,3 +352,28 @@ def test_a_window_wholly_in_the_padding_is_refused() -> None:
     with pytest.raises(ma.errors.NotPiecewiseAffineError, match="wholly in the padding") as error:
         spline.code(torch.zeros(1, 1, 3, 1))
     one_line(error)
+
+
+WRONG_RULES = {
+    "the product of two constants is kept": (
+        "aten.addcmul.default",
+        {"products": ()},
+        lambda m, x: torch.addcmul(m.a(x), m.b.weight[:1], m.b.weight[1:2]),
+    ),
+    "the constant term is kept": ("aten.linear.default", {"biases": ()}, lambda m, x: m.b(m.a(x).relu())),
+    "the adjoint forgets a factor": (
+        "aten.mul.Tensor",
+        {"transpose": lambda g, args, shape, at: g.reshape(shape)},  # noqa: ARG005
+        lambda m, x: m.a(x).relu() * m.b.bias,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_RULES)
+def test_a_wrong_rule_is_found_by_the_frozen_map(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    op, wrong, forward = WRONG_RULES[name]
+    model = Of(forward, a=nn.Linear(4, 4), b=nn.Linear(4, 4)).double()
+    ma.Spline(model, X[:1])
+    monkeypatch.setitem(registry.TABLE, op, dataclasses.replace(registry.TABLE[op], **wrong))
+    with pytest.raises(ma.errors.CaptureError, match="the frozen map"):
+        ma.Spline(model, X[:1])

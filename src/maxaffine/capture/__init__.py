@@ -102,6 +102,7 @@ def finish(
         start = _start_value(lowered, tensors, graph, inputs)
         graph = checks.with_layouts(graph, tensors, start)
         checks.check_rows(Plan(graph), tensors, start)
+        checks.check_frozen(Plan(graph), tensors, start)
     return captured(graph, lowered.sources, dtype, start.device)
 
 

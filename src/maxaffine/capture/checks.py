@@ -8,8 +8,13 @@ import torch
 from torch import Tensor
 
 from maxaffine.errors import CaptureError
+from maxaffine.operators.registry import Opaque
+from maxaffine.program.frozen import Codes
 from maxaffine.program.graph import Graph, Layout, Node, Size
+from maxaffine.program.local import Local
 from maxaffine.program.plan import Plan
+from maxaffine.program.record import layout_of, record
+from maxaffine.types import flat
 
 TOLERANCE = {torch.float32: 2e-4, torch.float64: 1e-9}
 
@@ -124,6 +129,34 @@ def check_rows(plan: Plan, tensors: Sequence[Tensor], x: Tensor) -> None:
     for row in range(fresh.shape[axis]):
         alone = run(fresh.narrow(axis, row, 1))
         assert_same(alone, whole[row : row + 1], "a row alone gives another output than the same row in a batch")
+
+
+def check_frozen(plan: Plan, tensors: Sequence[Tensor], x: Tensor) -> None:
+    """The map frozen at fresh inputs is the network there, affine on long segments, and its adjoint is one."""
+    if any(type(step.rule) is Opaque for step in plan.steps):
+        return
+    fresh, into = fresh_like(x), layout_of(plan, plan.start)
+    units = [step.out for step in plan.steps if step.operator >= 0]
+    recording = Plan(plan.graph, (*units, *plan.held), plan.start, tuple(plan.held)) if units or plan.held else None
+    codes = Codes({}, {}) if recording is None else record(recording, tensors, fresh)
+    rows = into.to_rows(fresh)
+    local = Local(plan, tensors, codes, len(rows), x.dtype, x.device)
+    step = 4 * (rows.roll(1, 0) - rows)
+    near, far, change = local.value(rows), local.value(rows + step), local.tangent(step)
+    env = plan.constants(tensors, len(rows), x.dtype, x.device)
+    end = layout_of(plan, plan.ends[0])
+    _assert_close(near, end.to_rows(plan.run(env, fresh, x.dtype, len(rows))[plan.ends[0]]), near, "is not the network")
+    _assert_close(far - near, change, torch.maximum(near.abs(), far.abs()), "is not affine with its linear part")
+    u = fresh_like(change)
+    pushed, pulled = flat(u * change), flat(local.cotangent(u) * step)
+    _assert_close(pushed.sum(1), pulled.sum(1), pulled.abs().sum(1) + pushed.abs().sum(1), "has another adjoint")
+
+
+def _assert_close(found: Tensor, wanted: Tensor, size: Tensor, what: str) -> None:
+    scale = max(float(size.abs().max()), float(wanted.abs().max())) if wanted.numel() else 0.0
+    error = float((found - wanted).abs().max()) / max(scale, 1e-12) if wanted.numel() else 0.0
+    if not error <= TOLERANCE[wanted.dtype]:
+        raise CaptureError(f"the frozen map {what}: relative difference {error:.1e}; the capture is refused")
 
 
 def fresh_like(x: Tensor) -> Tensor:
