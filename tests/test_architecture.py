@@ -34,7 +34,7 @@ FLOORS = [
         "templates",
         "tiling",
     },
-    {"experiment"},  # trains networks of architectures on data with penalties
+    {"encoding", "experiment"},  # jobs over data: codes of a data set; networks trained with penalties
     {"callbacks", "demo", "plot", "testing", "view"},
     {"report"},
     {"cli"},
