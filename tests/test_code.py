@@ -1,13 +1,17 @@
 """Codes as values: indexing, packing, identity, distance (Eq. 15), and the budgets of dense results."""
 
+import copy
 import itertools
 import math
+import pickle
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 import maxaffine as ma
+from maxaffine.code import concatenate, files
 
 
 class Mixed(nn.Module):
@@ -130,3 +134,90 @@ def test_budgets(spline: ma.Spline, x: Tensor) -> None:
         ma.margin(spline, x, memory=100)
     assert spline.at(x, memory=1000).mv(x).shape == (12, 4)
     assert spline.at(x, memory=10**6).A.shape == (12, 4, 1, 9, 9)
+
+
+@pytest.mark.parametrize("name", ["codes.safetensors", "codes.parquet"])
+def test_files_keep_codes_and_fingerprints(spline: ma.Spline, x: Tensor, name: str, tmp_path: Path) -> None:
+    code = spline.code(x)
+    code.save(tmp_path / name)
+    back = ma.Code.load(tmp_path / name)
+    assert bool((back == code).all()) and len(back) == 12 and back.ids() == code.ids()
+    assert [v.dtype for v in back.values] == [v.dtype for v in code.values]
+    assert (back.structure, back.weights) == (code.structure, code.weights)
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("name", ["codes.safetensors", "codes.parquet"])
+def test_damaged_files_are_said(
+    spline: ma.Spline, x: Tensor, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / name
+    spline.code(x).save(path)
+    whole = path.read_bytes()
+    place = whole.find(spline.code(x[:1]).packed().numpy().tobytes()[:8]) if name.endswith("parquet") else -20
+    flipped = whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :]
+    with monkeypatch.context() as newer:
+        newer.setattr(files, "FORMAT", 2)
+        spline.code(x).save(path)
+    for content in (path.read_bytes(), flipped, whole[:100], whole[:-40], b""):
+        path.write_bytes(content)
+        with pytest.raises(ma.errors.FileFormatError) as error:
+            ma.Code.load(path)
+        assert "\n" not in str(error.value)
+    with pytest.raises(ma.errors.FileFormatError, match="no such file"):
+        ma.Code.load(tmp_path / "none.parquet")
+    with pytest.raises(ma.errors.FileFormatError, match=r"\.safetensors or \.parquet"):
+        spline.code(x).save(tmp_path / "codes.pt")
+    with pytest.raises(ma.errors.FileFormatError, match="nowhere"):
+        spline.code(x).save(tmp_path / "nowhere" / name)
+
+
+def small(negative: float = 0.0) -> nn.Sequential:
+    torch.manual_seed(3)
+    return nn.Sequential(nn.Linear(4, 8), nn.LeakyReLU(negative), nn.Linear(8, 2))
+
+
+def test_the_structure_is_of_names_kinds_units_and_input() -> None:
+    x = torch.zeros(1, 4)
+    one = ma.Spline(small(), x).code(x)
+    assert ma.Spline(small().double(), x.double()).code(x.double()).structure == one.structure
+    nets = [
+        nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)),  # kind
+        nn.Sequential(nn.Linear(4, 9), nn.LeakyReLU(), nn.Linear(9, 2)),  # units
+        nn.Sequential(nn.Flatten(0, 0), nn.Linear(4, 8), nn.LeakyReLU()),  # name
+        nn.Sequential(nn.Linear(4, 8), nn.Hardtanh(), nn.Linear(8, 2)),  # pieces
+    ]
+    others = [ma.Spline(net, x).code(x) for net in nets]
+    others.append(ma.Spline(small(), torch.zeros(1, 3, 4)).code(torch.zeros(1, 3, 4)))
+    assert len({one.structure, *(other.structure for other in others)}) == 6
+    for other in others:
+        with pytest.raises(ma.errors.InputError, match="codes"):
+            ma.distance(one, other)
+
+
+def test_the_weights_are_those_that_made_the_code() -> None:
+    net, x = small(), torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    spline = ma.Spline(net, x)
+    before = spline.code(x)
+    assert before.weights == spline.code(x[:1]).weights == ma.Spline(copy.deepcopy(net), x).code(x).weights
+    assert (
+        before.weights
+        == spline.to(torch.float64).code(x.double()).weights
+        == pickle.loads(pickle.dumps(before)).weights
+    )
+    unasked = spline.code(x)
+    with torch.no_grad():
+        net[0].weight[0, 0] += 1
+    after = spline.code(x)
+    assert before.weights == unasked.weights != after.weights
+    with torch.no_grad():
+        net[0].weight[0, 0] += 1
+    never = spline.code(x)
+    with torch.no_grad():
+        net[0].weight[0, 0] += 1
+    for lost in (never, pickle.loads(pickle.dumps(never)), never[:1]):
+        with pytest.raises(ma.errors.InputError, match="trained on"):
+            _ = lost.weights
+    with pytest.raises(ma.errors.InputError, match="different weights"):
+        concatenate([before, after])
+    assert concatenate([before, before[:1]]).weights == before.weights

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from maxaffine import capture
 from maxaffine.affine import DEFAULT_MEMORY, AffineMap
 from maxaffine.capture import Captured
-from maxaffine.code import Code, Units
+from maxaffine.code import Code, Signature, Units, Weights
 from maxaffine.errors import InputError
 from maxaffine.polytope import Region
 from maxaffine.program.frozen import Codes
@@ -53,7 +53,8 @@ class Spline:
         _adopt(self, capture.capture_module(model, example, over, select, until))
 
     _exact: Plan
-    _signature: tuple[Units, ...]
+    _signature: Signature
+    _weights: Weights
     _row_bytes: int
     _plans: dict[tuple[int, tuple[int, ...], tuple[int, ...] | None], Plan]
     captured: Captured
@@ -108,7 +109,7 @@ class Spline:
         plan = _plan(self, self.captured.graph.input, tuple(nodes), keep=())
         plan.require_piecewise_affine("the code")
         pieces = _record(self, plan, x).pieces
-        return Code(self._signature, tuple(pieces[i] for i in nodes), len(x))
+        return Code(self._signature, tuple(pieces[i] for i in nodes), len(x), weights_of(self))
 
     def at(
         self,
@@ -176,6 +177,14 @@ def walls_of(spline: Spline, x: Tensor) -> Local:
     return Local(plan, _tensors(spline, x), _record(spline, plan, x), len(x), x.dtype, x.device)
 
 
+def weights_of(spline: Spline) -> Weights:
+    """The weights as they are now; the same object as long as they do not change."""
+    tensors = current_tensors(spline)
+    if not spline._weights.are(tensors):
+        spline._weights = Weights(tensors)
+    return spline._weights
+
+
 def _adopt(spline: Spline, captured: Captured) -> None:
     spline.captured = captured
     spline.dtype, spline.device = captured.dtype, captured.device
@@ -184,7 +193,9 @@ def _adopt(spline: Spline, captured: Captured) -> None:
     spline.in_shape = _row_shape(spline, captured.graph.input)
     spline.out_shape = _row_shape(spline, captured.graph.output)
     spline.operators = _describe(spline)
-    spline._signature = tuple(Units(o.name, o.pieces, o.shape) for o in spline.operators)
+    units = tuple(Units(o.name, o.op, o.pieces, o.shape) for o in spline.operators)
+    spline._signature = Signature(units, spline.in_shape)
+    spline._weights = Weights([source.read() for source in captured.sources])
     largest = max([prod(step.node.sizes(1)) for step in spline._exact.steps], default=1)
     spline._row_bytes = max(1, largest) * spline.dtype.itemsize
 

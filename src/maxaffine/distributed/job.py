@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from maxaffine.code import Units
+from maxaffine.code import Signature, Units
 from maxaffine.errors import FileFormatError
 from maxaffine.geometry.cells import Job, Store, Vanishing, check, taken
 from maxaffine.geometry.exploring import advance
@@ -59,7 +59,7 @@ class Setup:
 
     job: Job
     plane: Plane
-    signature: tuple[Units, ...]
+    signature: Signature
     out: Shape
     frontier: Frontier
     tasks: Ints
@@ -104,7 +104,8 @@ class Setup:
         arrays |= {"table": self.frontier.table, "levels": self.frontier.levels}
         arrays["about"] = json.dumps(
             {
-                "signature": [[u.name, u.pieces, list(u.shape)] for u in self.signature],
+                "signature": [[u.name, u.kind, u.pieces, list(u.shape)] for u in self.signature],
+                "in_shape": list(self.signature.in_shape),
                 "out": list(self.out),
                 "level": self.frontier.level,
                 "fingerprint": self.fingerprint,
@@ -129,7 +130,10 @@ class Setup:
             return Setup(
                 Job(net, arrays["corners"], float(arrays["zero"])),
                 Plane(origin, u, v, arrays["corners"]),
-                tuple(Units(name, pieces, tuple(shape)) for name, pieces, shape in about["signature"]),
+                Signature(
+                    tuple(Units(name, kind, pieces, tuple(shape)) for name, kind, pieces, shape in about["signature"]),
+                    tuple(about["in_shape"]),
+                ),
                 tuple(about["out"]),
                 Frontier(arrays["levels"], about["level"], store, arrays["table"]),
                 arrays["tasks"],

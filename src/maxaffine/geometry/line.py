@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from maxaffine.code import Code, Units
+from maxaffine.code import Code, Signature
 from maxaffine.errors import InputError
 from maxaffine.geometry.line_cut import Walk
 from maxaffine.geometry.line_network import Pieces
@@ -119,8 +119,7 @@ def partition_segments(spline: Spline, segments: Sequence[Segment]) -> list[Line
     record = _Record()
     with torch.no_grad():
         Walk(wide, x[0], x[1], record.seen, record.done)()
-    signature = tuple(Units(o.name, o.pieces, o.shape) for o in spline.operators)
-    return record.partitions(segments, signature)
+    return record.partitions(segments, spline._signature)
 
 
 def _check(spline: Spline, segment: Segment, i: int) -> None:
@@ -167,7 +166,7 @@ class _Record:
         offset = torch.addcmul(value, slope, -pieces.middle.reshape(-1, *[1] * (slope.dim() - 1)))
         self.pieces.append(tuple(t.cpu().numpy() for t in (pieces.segment, pieces.lo, slope, offset)))
 
-    def partitions(self, segments: Sequence[Segment], signature: tuple[Units, ...]) -> list[LinePartition]:
+    def partitions(self, segments: Sequence[Segment], signature: Signature) -> list[LinePartition]:
         """One partition a segment."""
         pieces, switches = _by_segment(self.pieces, len(segments)), _by_segment(self.switches, len(segments))
         found = []

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from maxaffine.code import Code, Units
+from maxaffine.code import Code, Signature
 from maxaffine.errors import InputError
 from maxaffine.geometry.level_sets import trace
 from maxaffine.geometry.mesh import measured
@@ -51,7 +51,7 @@ class PlaneCodes:
     bits: (F, W) uint64, the reduced units that are on; everything else is the same in all cells.
     """
 
-    signature: tuple[Units, ...]
+    signature: Signature
     net: ReluNet
     bits: NDArray[np.uint64]
 
