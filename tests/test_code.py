@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 import maxaffine as ma
-from maxaffine.code import concatenate, files
+from maxaffine.code import Signature, Units, concatenate, files
+from maxaffine.code.hamming import _agreements
+from maxaffine.types import flat
 
 
 class Mixed(nn.Module):
@@ -102,6 +104,30 @@ def test_distances_are_shares_of_differing_units(spline: ma.Spline, x: Tensor) -
         assert torch.allclose(ma.pairwise_distance(code, code)[i, j], everything)
 
 
+def test_a_million_pairs_by_brute_force() -> None:
+    """More rows and columns than one block, all widths of bits, on the CPU by bits and by products of indicators."""
+    generator = torch.Generator().manual_seed(5)
+    sizes = (("a", 2, (70,)), ("b", 3, (5, 5)), ("c", 81, (3,)), ("d", 300, (2,)), ("e", 2, ()))
+    signature = Signature(tuple(Units(n, "any", r, shape) for n, r, shape in sizes), (1,))
+
+    def drawn(count: int) -> ma.Code:
+        kinds = [torch.uint8 if r <= 256 else torch.int32 for _, r, _ in sizes]
+        values = [torch.randint(0, r, (count, *s), generator=generator) for _, r, s in sizes]
+        return ma.Code(signature, tuple(v.to(k) for v, k in zip(values, kinds, strict=True)), count)
+
+    p, q = drawn(600), drawn(1100)
+    rows = [torch.cat([v.flatten(1).int() if v.dim() > 1 else v[:, None].int() for v in c.values], 1) for c in (p, q)]
+    expected = (rows[0][:, None] != rows[1][None]).double().mean(2)
+    assert torch.equal(ma.pairwise_distance(p, q), expected)
+    assert torch.equal(ma.distance(p, q[:600]), expected[:, :600].diagonal())
+    agree = sum(_agreements(flat(a), flat(b), u.pieces) for a, b, u in zip(p.values, q.values, signature, strict=True))
+    assert torch.equal(1 - agree / rows[0].shape[1], expected)
+    weights = {"b": 2.0, "d": 0.0, "e": 1.0}
+    by_name = {n: (p.values[i][:, None] != q.values[i][None]).flatten(2) for i, (n, _, _) in enumerate(sizes) if i != 4}
+    wanted = (2 * by_name["b"].double().mean(2) + (p["e"][:, None] != q["e"][None]).double()) / 3
+    assert torch.allclose(ma.pairwise_distance(p, q, list(weights), weights), wanted, rtol=0, atol=1e-15)
+
+
 def test_distance_is_a_metric_on_codes(spline: ma.Spline, x: Tensor) -> None:
     d = ma.pairwise_distance(spline.code(x), spline.code(x))
     assert bool((d >= 0).all()) and bool((d <= 1).all()) and torch.equal(d, d.T) and bool((d.diagonal() == 0).all())
@@ -109,12 +135,27 @@ def test_distance_is_a_metric_on_codes(spline: ma.Spline, x: Tensor) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"operators": "nothing"}, {"weights": [1.0]}, {"weights": [0.0] * 5}, {"operators": []}]
+    "arguments",
+    [
+        {"operators": "nothing"},
+        {"weights": [1.0]},
+        {"weights": [0.0] * 5},
+        {"weights": [math.nan, 1.0, 1.0, 1.0, 1.0]},
+        {"weights": [math.inf] * 5},
+        {"operators": []},
+    ],
 )
 def test_distances_that_make_no_sense(spline: ma.Spline, x: Tensor, arguments: dict) -> None:
     code = spline.code(x[:2])
     with pytest.raises(ma.errors.InputError):
         ma.distance(code, code, **arguments)
+    with pytest.raises(ma.errors.InputError):
+        ma.pairwise_distance(code, code, **arguments)
+
+
+def test_rows_must_fit(spline: ma.Spline, x: Tensor) -> None:
+    with pytest.raises(ma.errors.InputError, match=r"2 and 3 .*pairwise_distance"):
+        ma.distance(spline.code(x[:2]), spline.code(x[:3]))
 
 
 def test_codes_of_other_structures_are_refused(spline: ma.Spline, x: Tensor) -> None:

@@ -1,6 +1,7 @@
 """Eq. 15: two signals are as far apart as the share of units whose pieces differ."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from math import inf, prod
 
 import torch
 from torch import Tensor
@@ -31,10 +32,16 @@ def distance(
     [0.0, 0.25]
     """
     same_signature(p, q)
-    total: Tensor | float = 0.0
-    for i, weight in _weighted(p, operators, weights):
-        total = total + weight * flat(p.values[i] != q.values[i]).double().mean(1)
-    return torch.as_tensor(total)
+    if {len(p), len(q)} - {1, max(len(p), len(q))}:
+        raise InputError(
+            f"codes of {len(p)} and {len(q)} signals cannot be compared row by row; maxaffine.pairwise_distance "
+            "compares all pairs"
+        )
+    rows = torch.zeros(max(len(p), len(q)), dtype=torch.float64)
+    for places, weight in _groups(p, operators, weights):
+        differ = sum(flat(p.values[i] != q.values[i]).sum(1).cpu() for i in places)
+        rows += weight * (torch.as_tensor(differ).double() / _units(p, places))
+    return rows
 
 
 def pairwise_distance(
@@ -43,13 +50,28 @@ def pairwise_distance(
     operators: Names | None = None,
     weights: Mapping[str, float] | Sequence[float] | None = None,
 ) -> Tensor:
-    """Eq. 15 for every pair of rows: (N, M), float64; see `distance`."""
+    """Eq. 15 for every pair of rows: (N, M), float64; see `distance`.
+
+    On the CPU by population counts of packed bits, on other devices by products of indicator matrices.
+    """
     same_signature(p, q)
+    by_bits = p.values[0].device.type == q.values[0].device.type == "cpu" if p.values else True
     total = torch.zeros(len(p), len(q), dtype=torch.float64)
-    for i, weight in _weighted(p, operators, weights):
-        a, b = flat(p.values[i]), flat(q.values[i])
-        total += weight * (1 - _agreements(a, b, p.signature[i].pieces).cpu().double() / a.shape[1])
+    for places, weight in _groups(p, operators, weights):
+        if by_bits:
+            _add_by_bits(p, q, places, _units(p, places) / weight, total)
+        else:
+            agree = sum(_agreements(flat(p.values[i]), flat(q.values[i]), p.signature[i].pieces) for i in places)
+            total += weight * (1 - agree / _units(p, places))
     return total
+
+
+def _add_by_bits(p: Code, q: Code, places: Sequence[int], scale: float, total: Tensor) -> None:
+    from maxaffine.code.popcount import all_pairs, planes
+
+    pieces = [p.signature[i].pieces for i in places]
+    (a, widths), (b, _) = (planes([flat(c.values[i]).numpy() for i in places], pieces) for c in (p, q))
+    all_pairs(a, b, widths, scale, total.numpy())
 
 
 def _agreements(a: Tensor, b: Tensor, pieces: int) -> Tensor:
@@ -58,31 +80,29 @@ def _agreements(a: Tensor, b: Tensor, pieces: int) -> Tensor:
         raise InputError(f"{a.shape[1]} units are too many for exact counts; take the operators in parts")
     if pieces == 2:
         x, y = a.float() * 2 - 1, b.float() * 2 - 1
-        return (x @ y.T + a.shape[1]) / 2
+        return ((x @ y.T + a.shape[1]) / 2).cpu().double()
     total = torch.zeros(len(a), len(b), device=a.device)
     for r in range(pieces):
         total += (a == r).float() @ (b == r).float().T
-    return total
+    return total.cpu().double()
 
 
-def _weighted(
+def _units(code: Code, places: Sequence[int]) -> int:
+    return max(1, sum(prod(code.signature[i].shape) for i in places))
+
+
+def _groups(
     code: Code, operators: Names | None, weights: Mapping[str, float] | Sequence[float] | None
-) -> Iterator[tuple[int, float]]:
-    names = (
-        [u.name for u in code.signature]
-        if operators is None
-        else [operators]
-        if isinstance(operators, str)
-        else list(operators)
-    )
+) -> list[tuple[list[int], float]]:
+    """Operators whose units count alike, and the weight of each group; the weights sum to 1."""
+    every = [units.name for units in code.signature]
+    names = every if operators is None else [operators] if isinstance(operators, str) else list(operators)
     places = [index_of(code, name) for name in names]
     if not places:
         raise InputError("a distance needs at least one spline operator")
-    units = [max(1, code.values[i][0:1].numel()) if len(code) else 1 for i in places]
     if weights is None:
-        values = [float(u) for u in units]
-    else:
-        values = [float(weights[n]) for n in names] if isinstance(weights, Mapping) else [float(w) for w in weights]
-    if len(values) != len(places) or min(values) < 0 or sum(values) <= 0:
+        return [(places, 1.0)]
+    values = [float(weights[n]) for n in names] if isinstance(weights, Mapping) else [float(w) for w in weights]
+    if len(values) != len(places) or not min(values) >= 0 or not 0 < sum(values) < inf:
         raise InputError(f"{len(places)} operators need as many weights >= 0 with a positive sum, got {values}")
-    return iter([(i, w / sum(values)) for i, w in zip(places, values, strict=True)])
+    return [([i], w / sum(values)) for i, w in zip(places, values, strict=True) if w > 0]
