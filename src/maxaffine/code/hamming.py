@@ -62,7 +62,7 @@ def pairwise_distance(
             _add_by_bits(p, q, places, _units(p, places) / weight, total)
         else:
             agree = sum(_agreements(flat(p.values[i]), flat(q.values[i]), p.signature[i].pieces) for i in places)
-            total += weight * (1 - agree / _units(p, places))
+            total += weight * ((_units(p, places) - agree) / _units(p, places))
     return total
 
 
