@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "maxaffine"
 # A module (or subpackage) imports only from lower floors. Modules of one subpackage may import each other.
 FLOORS = [
     {"errors", "types"},
+    {"arguments"},  # what an argument must be
     {"operators"},  # what a spline operator is: knows ATen, knows no network
     {"code", "affine", "polytope", "slice"},  # values: frozen, pure tensors, know no model
     {"program"},  # the captured network as data, compiled into steps, frozen at a code

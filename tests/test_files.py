@@ -7,6 +7,7 @@ import pickle
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -52,24 +53,29 @@ def test_a_saved_spline_is_the_same_spline(net: Net, tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["net.safetensors"]
 
 
-def test_every_network_of_the_list_can_be_saved(tmp_path: Path) -> None:
-    unsaved = {}
+def test_every_network_of_the_list_can_be_saved_and_its_graph_comes_back(tmp_path: Path) -> None:
+    wrong = {}
     for net in NETS:
+        spline, path = captured(net.name), tmp_path / "net.safetensors"
         try:
-            captured(net.name).save(tmp_path / "net.safetensors")
+            spline.save(path)
+            if ma.load(path).captured.graph != spline.captured.graph:
+                wrong[net.name] = "another graph"
         except ma.errors.MaxaffineError as error:
-            unsaved[net.name] = str(error)
-    assert unsaved == {}
+            wrong[net.name] = str(error)
+    assert wrong == {}
 
 
-def tampered(path: Path, change: Callable[[dict[str, Any]], None]) -> Path:
-    """The saved file with its JSON changed."""
+def parts_of(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """The JSON and the tensors of a saved file."""
     with safe_open(path, "pt") as file:
-        header = json.loads(file.metadata()["maxaffine"])
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    change(header)
+        return json.loads(file.metadata()["maxaffine"]), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+
+
+def written(path: Path, header: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Path:
+    """A file beside a saved one, with this JSON and these tensors."""
     target = path.with_name("tampered.safetensors")
-    save_file(tensors, target, metadata={"maxaffine": json.dumps(header)})
+    save_file({key: value.clone() for key, value in tensors.items()}, target, {"maxaffine": json.dumps(header)})
     return target
 
 
@@ -80,27 +86,142 @@ def saved(tmp_path: Path) -> Path:
     return path
 
 
-def set_op(header: dict[str, Any], op: str) -> None:
-    header["graph"]["nodes"][-1][0] = op
+def nodes(header: dict[str, Any]) -> list[Any]:
+    return header["graph"]["nodes"]
+
+
+def set_last(header: dict[str, Any], op: str, *args: Any) -> None:
+    """Make the last node another operation, with other arguments if there are any."""
+    nodes(header)[-1][0] = op
+    nodes(header)[-1][1] = list(args) or nodes(header)[-1][1]
+
+
+def insert(header: dict[str, Any], op: str, args: list[Any], shape: list[int]) -> None:
+    """Put a constant of that operation first, and add its sum (unused entries aside) to the output."""
+    header["graph"]["nodes"] = json.loads(json.dumps(nodes(header)), object_hook=_shifted)
+    nodes(header).insert(0, [op, args, [], "", "made", shape, True])
+    size = nodes(header)[-1][5]
+    nodes(header).append(["aten.sum.default", [{"node": 0}], [], "", "total", [], True])
+    last = len(nodes(header)) - 2
+    nodes(header).append(["aten.add.Tensor", [{"node": last}, {"node": last + 1}], [], "", "out", size, True])
+    header["graph"].update(input=header["graph"]["input"] + 1, output=last + 2)
+
+
+def _shifted(value: dict[str, Any]) -> dict[str, Any]:
+    return {"node": value["node"] + 1} if "node" in value else value
+
+
+def deep(levels: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(levels):
+        value = [value]
+    return value
 
 
 @pytest.mark.parametrize(
     ("change", "word"),
     [
         (lambda h: h.update(format=2), "format 2"),
-        (lambda h: set_op(h, "aten.from_file.default"), "aten.from_file.default"),
-        (lambda h: set_op(h, "os.system"), "os.system"),
-        (lambda h: set_op(h, "module.os.system"), "declare"),
-        (lambda h: h["graph"]["nodes"][-1].__setitem__(1, [{"node": 99}]), "damaged"),
-        (lambda h: h["graph"]["nodes"][-1].__setitem__(1, [{"eval": "1"}]), "damaged"),
+        (lambda h: set_last(h, "aten.from_file.default"), "aten.from_file.default"),
+        (lambda h: set_last(h, "os.system"), "os.system"),
+        (lambda h: set_last(h, "module.os.system"), "declare"),
+        (lambda h: set_last(h, "aten.linear.default", {"node": 99}), "damaged"),
+        (lambda h: set_last(h, "aten.linear.default", {"node": -1}), "damaged"),
+        (lambda h: set_last(h, "aten.linear.default", {"eval": "1"}), "damaged"),
+        (lambda h: set_last(h, "aten.linear.default", deep(900)), "damaged"),
         (lambda h: h["graph"].pop("nodes"), "damaged"),
+        (lambda h: h["graph"].update(output=-1), "node -1"),
+        (lambda h: h["graph"].update(input="a"), "node a"),
         (lambda h: h.update(dtype="load"), "dtype"),
+        (lambda h: h.update(dtype="float16"), "float16, not float32"),
+        (lambda h: h.update(dtype="float64"), "damaged"),  # the weights are float32
+        (lambda h: h.update(span=[0, float("nan")]), "from 0.0 to nan"),
+        (lambda h: nodes(h)[0].__setitem__(1, [99]), "tensor that is not there"),
+        (lambda h: nodes(h)[-1].__setitem__(5, [2, 2]), "gives"),
+        (lambda h: insert(h, "aten.zeros.default", [[10**12]], [10**12]), "trusted=True"),
+        (lambda h: insert(h, "aten.zeros.default", [[10**12]], [2]), "gives"),
+        (lambda h: insert(h, "aten.unbind.int#0", [{"node": 0}], [1]), "before"),
     ],
 )
 def test_a_tampered_file_is_refused(saved: Path, change: Callable[[dict[str, Any]], None], word: str) -> None:
+    header, tensors = parts_of(saved)
+    change(header)
+    path = written(saved, header, tensors)
     with pytest.raises(ma.errors.FileFormatError, match=word) as error:
-        ma.load(tampered(saved, change))
+        ma.load(path)
+    assert "\n" not in str(error.value) and path.name in str(error.value)
+
+
+def test_a_change_that_is_still_a_network_gives_that_network(saved: Path) -> None:
+    header, tensors = parts_of(saved)
+    insert(header, "aten.ones.default", [[7]], [7])
+    x = torch.randn(4, 3)
+    assert torch.allclose(ma.load(written(saved, header, tensors))(x), small()(x) + 7)
+
+
+def test_a_cut_into_a_billion_parts_is_not_even_tried(saved: Path) -> None:
+    header, tensors = parts_of(saved)
+    insert(header, "aten.zeros.default", [[10**8]], [10**8])
+    nodes(header)[-2][:] = ["aten.unbind.int#0", [{"node": 0}], [], "", "part", [], True]
+    with pytest.raises(ma.errors.FileFormatError, match="parts"):
+        ma.load(written(saved, header, tensors))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda t: {k: v for k, v in t.items() if k != "1"},
+        lambda t: {f"{k}a": v for k, v in t.items()},
+        lambda t: {k: v.half() for k, v in t.items()},
+        lambda t: {k: v[:1] for k, v in t.items()},
+        lambda t: {k: v * torch.nan for k, v in t.items()},
+    ],
+    ids=["missing", "renamed", "half", "smaller", "nan"],
+)
+def test_other_tensors_are_refused(saved: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> None:
+    header, tensors = parts_of(saved)
+    with pytest.raises(ma.errors.FileFormatError, match="damaged") as error:
+        ma.load(written(saved, header, change(tensors)))
     assert "\n" not in str(error.value)
+
+
+VALUES = [0, 1, -1, 3, 10**12, 2**63, 10**30, None, "a", [], {}, 1.5, True, [1, 2], [10**12], float("inf")]
+VALUES += [{"node": 0}, {"node": -1}, {"dtype": "float16"}, {"size": [0, 1]}, {"size": []}, {"size": [0, 0, 1]}]
+VALUES += ["aten.relu.default", "aten.abs.default", "aten.zeros.default", "aten.expand.default", "aten.repeat.default"]
+
+
+def places_in(value: Any) -> list[tuple[Any, Any]]:
+    """(container, key) of everything inside."""
+    inner = (
+        list(value.items()) if isinstance(value, dict) else list(enumerate(value)) if isinstance(value, list) else []
+    )
+    return [(value, key) for key, _ in inner] + [place for _, item in inner for place in places_in(item)]
+
+
+def test_a_mutated_file_is_refused_in_one_line_or_is_a_spline_that_obeys_the_laws(saved: Path) -> None:
+    original, tensors = parts_of(saved)
+    random, refused, accepted = Random(0), 0, 0
+    for _ in range(300):
+        header = json.loads(json.dumps(original))
+        for _ in range(random.choice((1, 1, 2))):
+            container, key = random.choice(places_in(header))
+            if random.random() < 0.2:
+                del container[key]
+            else:
+                container[key] = random.choice(VALUES)
+        try:
+            spline = ma.load(written(saved, header, tensors))
+        except ma.errors.FileFormatError as error:
+            assert "\n" not in str(error) and len(str(error)) < 500
+            refused += 1
+            continue
+        accepted += 1
+        x = torch.rand(2, *spline.in_shape, dtype=spline.dtype)
+        f = spline.at(x)
+        A, b = f.A.reshape(2, -1, x[0].numel()), f.b.reshape(2, -1)
+        torch.testing.assert_close((A @ x.reshape(2, -1, 1))[..., 0] + b, spline(x).reshape(2, -1))
+        assert bool(spline.region(x[0]).contains(x[0]))
+    assert refused > 200 and accepted > 5
 
 
 def test_broken_missing_and_unknown_files(saved: Path, tmp_path: Path) -> None:

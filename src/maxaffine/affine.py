@@ -12,6 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from maxaffine import arguments
 from maxaffine.errors import InputError, MemoryBudgetError
 from maxaffine.types import Shape
 
@@ -99,24 +100,17 @@ class AffineMap:
 
     def rows(self, classes: Sequence[int] | Tensor) -> Tensor:
         """Some rows of A: (N, K, *in) for K flat output indices. Raises InputError for an index that does not exist."""
-        chosen = torch.as_tensor(classes, dtype=torch.long).flatten()
         outs = prod(self.out_shape)
-        if len(chosen) == 0 or int(chosen.min()) < -outs or int(chosen.max()) >= outs:
-            raise InputError(f"classes {chosen.tolist()} are not among the {outs} outputs")
+        chosen = arguments.indices(classes, "classes", outs)
         self._afford(len(chosen))
         basis = torch.zeros(len(chosen), outs, dtype=self.maps.dtype, device=self.maps.device)
         basis[torch.arange(len(chosen)), chosen] = 1
         return self.maps.rows(basis.reshape(-1, *self.out_shape))
 
     def _rows(self, x: Tensor, shape: Shape, name: str) -> Tensor:
-        if x.dtype != self.maps.dtype or x.device != self.maps.device:
-            raise InputError(
-                f"{name} is {x.dtype} on {x.device}, the map {self.maps.dtype} on {self.maps.device}; use .to"
-            )
-        if tuple(x.shape[1:]) != shape or x.shape[0] not in (1, len(self)):
-            raise InputError(
-                f"{name} has shape {tuple(x.shape)}; {len(self)} maps take ({len(self)}, {', '.join(map(str, shape))})"
-            )
+        arguments.rows(x, name, shape, self.maps.dtype, self.maps.device, "the map")
+        if len(x) not in (1, len(self)):
+            raise InputError(f"{name} has {len(x)} rows for {len(self)} maps; give {len(self)} rows, or one for all")
         return x.expand(len(self), *shape)
 
     def _afford(self, rows: int) -> None:

@@ -9,6 +9,7 @@ from math import prod
 import torch
 from torch import Tensor
 
+from maxaffine.arguments import budget, require
 from maxaffine.errors import InputError
 from maxaffine.operators.composition import MEMORY, require_memory
 from maxaffine.operators.elementwise import Elementwise
@@ -62,6 +63,8 @@ def maso_of(spline: Spline, name: str, *, memory: int = MEMORY) -> MASO:
 
     Source: Balestriero and Baraniuk, 2018, arXiv 1805.06576, section 4.
     """
+    require(spline, Spline, "spline", "maxaffine.Spline(model, example)")
+    require(name, str, "name", "the name of a spline operator")
     plan = Plan(spline.captured.graph)
     step = next((s for s in plan.steps if s.operator >= 0 and s.node.label == name), None)
     if step is None:
@@ -73,7 +76,7 @@ def maso_of(spline: Spline, name: str, *, memory: int = MEMORY) -> MASO:
     size = prod(plan.graph.nodes[step.out].sizes(1)) * operator.pieces
     inputs = prod(plan.graph.nodes[source].sizes(1))
     K, R = size // operator.pieces, operator.pieces
-    require_memory(float(size * inputs * spline.dtype.itemsize), K, R, inputs, memory)
+    require_memory(float(size * inputs * spline.dtype.itemsize), K, R, inputs, budget(memory, MEMORY))
     reads = [operand(spline, plan, step, source, place, arguments[place]) for place in range(operand_count(step))]
     slopes, offsets = [], []
     for part in pieces(operator, *(read.number for read in reads)):

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from maxaffine import arguments
 from maxaffine.capture import capture_module
 from maxaffine.errors import FileFormatError
 from maxaffine.spline import Spline
@@ -27,8 +28,11 @@ def load(
     Traceback (most recent call last):
     maxaffine.errors.FileFormatError: weights.h5: unknown ending; .onnx, .onnx.gz, .safetensors and .pt2 can be loaded
     """
-    path = Path(path)
+    path = arguments.path_of(path)
+    arguments.require(trusted, bool, "trusted", "True or False")
     kind = ".onnx" if path.name.endswith(".onnx.gz") else path.suffix
+    if path.is_dir():
+        raise FileFormatError(f"{path} is a folder; name a file in it")
     if kind not in (".onnx", ".safetensors", ".pt2"):
         raise FileFormatError(f"{path.name}: unknown ending; .onnx, .onnx.gz, .safetensors and .pt2 can be loaded")
     if not path.is_file():
@@ -36,9 +40,9 @@ def load(
     if kind == ".safetensors":
         from maxaffine.capture.saved import load as load_saved
 
-        if (over, select, until) != (None, None, None):
+        if any(option is not None for option in (over, select, until)):
             raise FileFormatError(f"{path.name}: a saved spline is already cut; over, select and until do not apply")
-        return Spline.from_capture(load_saved(path))
+        return Spline.from_capture(load_saved(path, trusted))
     if kind == ".pt2":
         from maxaffine.capture.exported import load as load_exported
 

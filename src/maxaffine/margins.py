@@ -1,15 +1,17 @@
 """Distances to the nearest wall for batches and big networks: the whole matrix of a region is never held."""
 
+from sys import maxsize
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from maxaffine import arguments
 from maxaffine.errors import MemoryBudgetError
 from maxaffine.polytope import dual_exponent
 from maxaffine.program.local import CACHED_ROWS
 from maxaffine.program.walls import nearest, wall_norms
-from maxaffine.spline import Spline, current_tensors, walls_of
+from maxaffine.spline import Spline, in_double, walls_of
 
 
 class Margin(NamedTuple):
@@ -35,15 +37,15 @@ def margin(spline: Spline, x: Tensor, norm: float = 2, memory: int | None = None
     >>> found.values.item(), found.operators, found.units.tolist()
     (3.0, ['relu'], [0])
     """
-    dual = dual_exponent(norm)
-    current_tensors(spline)
+    dual, budget = dual_exponent(norm), arguments.budget(memory, maxsize)
+    arguments.require(spline, Spline, "spline", "maxaffine.Spline(model, example)")
+    points = in_double(spline, x)
     double = spline if spline.dtype == torch.float64 else spline.to(torch.float64)
-    points = x if x.dtype == torch.float64 or x.dtype != spline.dtype else x.to(torch.float64)
     local = walls_of(double, points)
     walls = sum(o.units * (o.pieces if "max" in o.op or "min" in o.op else 2) for o in spline.operators) * 16
-    if memory is not None and walls > memory:
+    if walls > budget:
         raise MemoryBudgetError(
-            f"the walls of one input take {walls / 2**20:.0f} MiB, the budget is {memory / 2**20:.0f} MiB"
+            f"the walls of one input take {walls / 2**20:.0f} MiB, the budget is {budget / 2**20:.0f} MiB"
         )
     rows: list[tuple[float, str, int]] = []
     copies = max(1, min(points[0].numel(), CACHED_ROWS // local.row_bytes))

@@ -1,11 +1,13 @@
 """The region of one signal: a convex polytope {z : G z <= h}, one row for every wall of every spline operator."""
 
 from dataclasses import dataclass
-from math import inf
+from math import inf, prod
+from numbers import Real
 
 import torch
 from torch import Tensor
 
+from maxaffine import arguments
 from maxaffine.errors import InputError
 from maxaffine.types import Shape
 
@@ -13,12 +15,12 @@ ROUNDING = 1e-12
 
 
 def dual_exponent(norm: float) -> float:
-    """Q with 1/p + 1/q = 1. Raises InputError for p < 1."""
-    if norm < 1:
-        raise InputError(f"norm={norm} is not a norm; use 1, 2, inf or any p >= 1")
+    """Q with 1/p + 1/q = 1. Raises InputError for what is no p >= 1."""
+    if not isinstance(norm, Real) or isinstance(norm, bool) or not norm >= 1:
+        raise InputError(f"norm is {arguments.told(norm)}; give 1, 2, inf or any p >= 1")
     if norm == 1:
         return inf
-    return 1.0 if norm == inf else norm / (norm - 1)
+    return 1.0 if norm == inf else float(norm) / (float(norm) - 1)
 
 
 @dataclass(frozen=True)
@@ -48,9 +50,10 @@ class Region:
         Raises InputError when z does not have the shape of the point.
         """
         shape: Shape = tuple(self.point.shape)
+        arguments.floats(z, "z", f"a tensor of inputs of shape {shape}")
         if tuple(z.shape[z.dim() - len(shape) :]) != shape or z.dim() > len(shape) + 1:
             raise InputError(f"z has shape {tuple(z.shape)}, the region is of inputs of shape {shape}")
-        flat = z.double().reshape(*z.shape[: z.dim() - len(shape)], -1)
+        flat = z.double().reshape(*z.shape[: z.dim() - len(shape)], prod(shape))
         terms = flat.abs() @ self.G.abs().T + self.h.abs()
         return (flat @ self.G.T - self.h <= ROUNDING * terms).all(-1)
 

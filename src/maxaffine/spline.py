@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from maxaffine import capture
+from maxaffine import arguments, capture
 from maxaffine.affine import DEFAULT_MEMORY, AffineMap
 from maxaffine.capture import Captured
 from maxaffine.code import Code, Signature, Units, Weights
@@ -72,7 +72,10 @@ class Spline:
         return spline
 
     def to(self, target: torch.dtype | torch.device | str) -> "Spline":
-        """A converted copy in another dtype or on another device; it shares nothing with the model."""
+        """A converted copy in another dtype or on another device; it shares nothing with the model.
+
+        Raises InputError for another dtype than float32 and float64, and for a device that is not there.
+        """
         return Spline.from_capture(self.captured.converted(target))
 
     def save(self, path: str | Path) -> None:
@@ -80,7 +83,7 @@ class Spline:
         from maxaffine.capture.saved import save
 
         current_tensors(self)
-        save(self.captured, Path(path))
+        save(self.captured, arguments.path_of(path))
 
     def __reduce__(self) -> tuple[Any, ...]:
         current_tensors(self)
@@ -127,17 +130,18 @@ class Spline:
         not pass through it is held at its value at x. create_graph: keep the graph to train on A and b.
         memory: bytes that A may take. Raises NotPiecewiseAffineError, InputError.
         """
-        graph = self.captured.graph
+        graph, budget = self.captured.graph, arguments.budget(memory, DEFAULT_MEMORY)
+        arguments.require(create_graph, bool, "create_graph", "True or False")
         end = graph.output if output is None else _operand(self, output)
         start = graph.input if input is None else _node(self, input)
         if not graph.live(start)[end]:
             raise InputError(f"output={output!r} does not depend on input={input!r}")
         local = _local(self, x, start, end, create_graph)
-        budget = DEFAULT_MEMORY if memory is None else memory
         return AffineMap(local, _row_shape(self, start), _row_shape(self, end), budget)
 
     def replay(self, code: Code, x: Tensor) -> Tensor:
         """The frozen map of each code at x: A[code] x + b[code]; a code of length 1 is used for all rows."""
+        arguments.require(code, Code, "code", "what spline.code(x) returned")
         tensors, wanted = _tensors(self, x), self._signature
         if code.signature != wanted or len(code) not in (1, len(x)):
             raise InputError(
@@ -151,22 +155,31 @@ class Spline:
         return Local(plan, tensors, Codes(pieces, {}), len(x), x.dtype, x.device).value(x)
 
     def region(self, x: Tensor, memory: int | None = None) -> Region:
-        """The region of one point x (*in): {z : G z <= h}, in float64.
+        """The region of one point x (*in), in the spline's dtype or in float64: {z : G z <= h}, in float64.
 
         Raises MemoryBudgetError when G would not fit (use maxaffine.margin), NotPiecewiseAffineError, InputError.
         """
-        if tuple(x.shape) != self.in_shape:
+        point, budget = in_double(self, x), arguments.budget(memory, DEFAULT_MEMORY)
+        if tuple(point.shape) != self.in_shape:
             raise InputError(f"a region is of one point of shape {self.in_shape}, got {tuple(x.shape)}")
-        current_tensors(self)
-        point = x.to(torch.float64).unsqueeze(0)
+        point = point.unsqueeze(0)
         local = walls_of(self if self.dtype == torch.float64 else self.to(torch.float64), point)
-        return region_of(local, point, DEFAULT_MEMORY if memory is None else memory)
+        return region_of(local, point, budget)
 
     def __str__(self) -> str:
         return composition_table(self.captured, self.operators, self.in_shape, self.out_shape)
 
     def __repr__(self) -> str:
         return f"Spline({self.in_shape} -> {self.out_shape}, {len(self.operators)} spline operators, {self.dtype})"
+
+
+def in_double(spline: Spline, x: Tensor) -> Tensor:
+    """Points in float64 for exact geometry, given in it or in the spline's own dtype; the model must still fit."""
+    current_tensors(spline)
+    found = arguments.values(x, "x", f"a tensor of inputs of shape {spline.in_shape}")
+    if found.dtype not in (spline.dtype, torch.float64):
+        raise InputError(f"x is {found.dtype}, the spline {spline.dtype}; use x.to({spline.dtype})")
+    return found.to(torch.float64)
 
 
 def walls_of(spline: Spline, x: Tensor) -> Local:
@@ -230,6 +243,7 @@ def _plan(spline: Spline, start: int, ends: tuple[int, ...], keep: tuple[int, ..
 
 
 def _node(spline: Spline, name: str) -> int:
+    arguments.require(name, str, "the operator", "its name")
     for step in _spline_steps(spline._exact):
         if step.node.label == name:
             return step.out
@@ -237,7 +251,7 @@ def _node(spline: Spline, name: str) -> int:
 
 
 def _operand(spline: Spline, output: str | tuple[str, int]) -> int:
-    name, place = output if isinstance(output, tuple) else (output, None)
+    name, place = output if isinstance(output, tuple) and len(output) == 2 else (output, None)
     node = spline.captured.graph.nodes[_node(spline, name)]
     live = spline.captured.graph.live(spline.captured.graph.input)
     operands = [(p[0], j) for p, j in node.operands() if live[j]]
@@ -284,9 +298,11 @@ def _tensors(spline: Spline, x: Tensor) -> list[Tensor]:
 
 
 def current_tensors(spline: Spline) -> list[Tensor]:
-    """The tensors as they are now. Raises InputError when the model was moved after its capture."""
+    """The tensors as they are now. Raises InputError when the model was moved or rebuilt after its capture."""
     tensors = [source.read() for source in spline.captured.sources]
-    for tensor, kind in zip(tensors, spline.captured.source_dtypes, strict=True):
+    for tensor, (kind, shape) in zip(tensors, spline.captured.source_kinds, strict=True):
+        if tensor.shape != shape:
+            raise InputError(f"a tensor of the model had shape {shape} and has {tuple(tensor.shape)}; capture it again")
         if tensor.device != spline.device or tensor.dtype != kind:
             raise InputError(
                 f"the model was moved after capture: a tensor is {tensor.dtype} on {tensor.device}, the spline "
@@ -296,18 +312,6 @@ def current_tensors(spline: Spline) -> list[Tensor]:
 
 
 def _check_input(spline: Spline, x: Tensor) -> None:
-    if not isinstance(x, Tensor):
-        raise InputError(
-            f"x is a {type(x).__name__}, a tensor of shape (N, {', '.join(map(str, spline.in_shape))}) is needed"
-        )
-    if x.dtype != spline.dtype or x.device != spline.device:
-        half = x.dtype in (torch.float16, torch.bfloat16)
-        kind = (x.dtype, spline.dtype) if x.dtype != spline.dtype else (repr(str(x.device)), repr(str(spline.device)))
-        how = "x.to(torch.float32) first" if half else f"spline.to({kind[0]}) or x.to({kind[1]})"
-        raise InputError(f"x is {x.dtype} on {x.device}, the spline {spline.dtype} on {spline.device}; use {how}")
-    if tuple(x.shape[1:]) != spline.in_shape or x.dim() == 0 or x.shape[0] == 0:
-        raise InputError(
-            f"x has shape {tuple(x.shape)}; (N, {', '.join(map(str, spline.in_shape))}) with N >= 1 is needed"
-        )
+    arguments.rows(x, "x", spline.in_shape, spline.dtype, spline.device, "the spline")
     if not isfinite(x.sum()) and not bool(x.isfinite().all()):  # the sum alone may overflow
         raise InputError("x contains NaN or infinite values; remove or replace them")

@@ -15,48 +15,54 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from maxaffine import arguments
 from maxaffine.capture import checks, cut
 from maxaffine.capture.example import ROWS, Inputs, arrange
-from maxaffine.capture.export import export
-from maxaffine.capture.lower import Fixed, Lowered, Lowering, Source, labelled
+from maxaffine.capture.export import export, refuse_scripted
+from maxaffine.capture.lower import Fixed, Lowered, Lowering, Source
+from maxaffine.capture.naming import labelled
 from maxaffine.errors import CaptureError, InputError
 from maxaffine.program.graph import Graph, Ref
 from maxaffine.program.plan import Plan
+from maxaffine.types import Shape
 
 
 @dataclass(frozen=True)
 class Captured:
-    """A checked graph, where its tensors are read, and the dtype and device it was captured in."""
+    """A checked graph, where its tensors are read, the dtype and device it was captured in, its example's range."""
 
     graph: Graph
     sources: tuple[Source, ...]
     dtype: torch.dtype
     device: torch.device
-    source_dtypes: tuple[torch.dtype, ...] = ()
+    source_kinds: tuple[tuple[torch.dtype, Shape], ...] = ()
+    span: tuple[float, float] = (0.0, 0.0)
 
     def converted(self, target: torch.dtype | torch.device | str) -> "Captured":
-        """A copy in another dtype or on another device, tensors included. Raises InputError for half precision."""
-        dtype = target if isinstance(target, torch.dtype) else self.dtype
-        if not dtype.is_floating_point or dtype.itemsize < 4:
-            raise InputError(
-                f"a spline cannot compute in {dtype}: its codes would not be exact; use torch.float32 or torch.float64"
-            )
+        """A copy in another dtype or on another device, tensors included. Raises InputError for any other target."""
+        if not isinstance(target, torch.dtype | torch.device | str):
+            raise InputError(f"a spline is converted to a dtype or a device, not to {arguments.told(target)}")
         try:
+            dtype = target if isinstance(target, torch.dtype) else self.dtype
             device = self.device if isinstance(target, torch.dtype) else torch.device(target)
-            kinds = (dtype if kind == self.dtype else kind for kind in self.source_dtypes)
+            if dtype not in arguments.FLOATS or device.type == "meta":
+                raise InputError(f"a spline cannot compute in {target}; use torch.float32 or torch.float64")
+            kinds = (dtype if kind == self.dtype else kind for kind, _ in self.source_kinds)
             copies = tuple(
                 Fixed(s.read().detach().to(device=device, dtype=kind, copy=True))
                 for s, kind in zip(self.sources, kinds, strict=True)
             )
         except (RuntimeError, AssertionError) as error:  # torch's words for no such device, or not in this build
             raise InputError(f"cannot convert to {target!r}: {str(error).splitlines()[0]}") from None
-        return captured(self.graph, copies, dtype, device)
+        return captured(self.graph, copies, dtype, device, self.span)
 
 
-def captured(graph: Graph, sources: tuple[Source, ...], dtype: torch.dtype, device: torch.device) -> Captured:
-    """Remember the dtype of every source, so that a model moved later is noticed."""
-    kinds = tuple(source.read().dtype for source in sources)
-    return Captured(graph, sources, dtype, device, kinds)
+def captured(
+    graph: Graph, sources: tuple[Source, ...], dtype: torch.dtype, device: torch.device, span: tuple[float, float]
+) -> Captured:
+    """Remember dtype and shape of every source, so that a model moved or rebuilt later is noticed."""
+    tensors = [source.read() for source in sources]
+    return Captured(graph, sources, dtype, device, tuple((t.dtype, tuple(t.shape)) for t in tensors), span)
 
 
 def capture_module(
@@ -73,6 +79,7 @@ def capture_module(
     """
     if not isinstance(model, nn.Module):
         raise CaptureError(f"the model is a {type(model).__name__}; wrap it in an nn.Module whose forward calls it")
+    refuse_scripted(model)
     inputs = arrange(example, over, model.forward)
     dtype, x = cut.dtype_of(inputs.leaves, model), inputs.leaves[inputs.variable]
     if x.is_floating_point() and x.dtype != dtype:
@@ -103,7 +110,7 @@ def finish(
         graph = checks.with_layouts(graph, tensors, start)
         checks.check_rows(Plan(graph), tensors, start)
         checks.check_frozen(Plan(graph), tensors, start)
-    return captured(graph, lowered.sources, dtype, start.device)
+    return captured(graph, lowered.sources, dtype, start.device, (float(start.min()), float(start.max())))
 
 
 def _path(until: str | None, names: dict[str, str]) -> str | None:
@@ -126,7 +133,7 @@ def _check_whole(lowered: Lowered, tensors: list[Tensor], model: nn.Module, inpu
     index = next((leaf.index for leaf in pytree.tree_leaves(lowered.outputs) if _is_ref(leaf)), None)
     if index is None:
         raise CaptureError("the model returns no tensor")
-    plan = Plan(Graph(lowered.graph.nodes, lowered.graph.input, -1), _outputs(lowered))
+    plan = Plan(Graph(lowered.graph.nodes, lowered.graph.input, -1), _outputs(lowered), lenient=True)
     leaves = inputs.leaves
     x = leaves[inputs.variable]
     tries = [x, checks.fresh_like(x)] if x.is_floating_point() else [x]

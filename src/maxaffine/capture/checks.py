@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import inf
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from maxaffine.operators.registry import Opaque
 from maxaffine.program.frozen import Codes
 from maxaffine.program.graph import Graph, Layout, Node, Size
 from maxaffine.program.local import Local
-from maxaffine.program.plan import Plan
+from maxaffine.program.plan import Plan, said
 from maxaffine.program.record import layout_of, record
 from maxaffine.types import flat
 
@@ -20,7 +21,12 @@ TOLERANCE = {torch.float32: 2e-4, torch.float64: 1e-9}
 
 
 def relative_error(found: Tensor, wanted: Tensor) -> float:
-    """Max |found - wanted| over the largest |wanted|."""
+    """Max |found - wanted| over the largest |wanted|, where both are finite; infinite where they differ otherwise."""
+    finite = wanted.isfinite()
+    if not finite.all():
+        if not torch.equal(found[~finite].nan_to_num(), wanted[~finite].nan_to_num()):
+            return inf
+        found, wanted = found[finite], wanted[finite]
     scale = float(wanted.abs().max()) if wanted.numel() else 0.0
     return float((found - wanted).abs().max()) / max(scale, 1e-12) if wanted.numel() else 0.0
 
@@ -40,13 +46,15 @@ def assert_same(found: Tensor, wanted: Tensor, what: str) -> None:
 def with_layouts(graph: Graph, tensors: Sequence[Tensor], x: Tensor) -> Graph:
     """Find where the rows of every live node are, by marking one row with NaN; refuse nodes in which rows mix.
 
-    x: the variable at 3 rows. Raises CaptureError naming the first node whose rows depend on another row.
+    x: the variable at 3 rows. Raises CaptureError naming the first node whose rows depend on another row, or whose
+    values are not numbers.
     """
     live = graph.live(graph.input)
     needed = graph.needed([graph.output], graph.input)
     ends = [i for i in range(len(graph.nodes)) if live[i] and needed[i]]
     plan = Plan(graph, ends)
     batch = _row_axis(graph.nodes[graph.input], x)
+    _check_numbers(plan, plan.run(plan.constants(tensors, batch[1], x.dtype, x.device), x, x.dtype, batch[1]))
     runs = [_marked(plan, tensors, x, batch, row) for row in range(batch[1])]
     layouts: list[Layout | None] = [None] * len(graph.nodes)
     for i in ends:
@@ -59,6 +67,19 @@ def with_layouts(graph: Graph, tensors: Sequence[Tensor], x: Tensor) -> Graph:
                 f"the {word} ({graph.nodes[end].label}) does not have the batch as its first axis; its shape is {shape}"
             )
     return replace(graph, layouts=tuple(layouts))
+
+
+def _check_numbers(plan: Plan, values: Sequence[Any]) -> None:
+    """Infinite values may be masks; in the output, and NaN anywhere, nothing could be compared."""
+    for i in plan.ends:
+        value = values[i]
+        bad = value.isnan() if i != plan.graph.output else ~value.isfinite()
+        if value.is_floating_point() and bool(bad.any()):
+            raise CaptureError(
+                f"{said(plan.graph.nodes[i])} gives {'NaN' if bool(value.isnan().any()) else 'infinite values'} on the "
+                "example: look for NaN among the weights, take an example on which the network is finite, or cut it "
+                "before with until="
+            )
 
 
 def _row_axis(node: Node, x: Tensor) -> tuple[int, int]:

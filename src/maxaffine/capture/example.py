@@ -15,6 +15,14 @@ ROWS = 3  # 1 is specialised by torch.export and 2 may coincide with a constant 
 
 
 @dataclass(frozen=True)
+class Call:
+    """An example with positional and keyword inputs."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Inputs:
     """Arguments for the model at ROWS rows, which of their leaves carry the batch, and where the variable is."""
 
@@ -34,6 +42,12 @@ class Inputs:
         spec = pytree.tree_structure((self.args, self.kwargs))
         args, kwargs = pytree.tree_unflatten(leaves, spec)
         return Inputs(args, kwargs, self.batched, self.variable, self.named)
+
+    def with_rows(self, rows: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Arguments and keyword arguments for another number of equal rows."""
+        pairs = zip(self.leaves, self.batched, strict=True)
+        other = self.replaced([v[:1].expand(rows, *v.shape[1:]).clone() if b else v for v, b in pairs])
+        return other.args, other.kwargs
 
     def dynamic_shapes(self, forward: Callable[..., Any]) -> dict[str, Any]:
         """What torch.export wants: the batch free on every batched input, by the parameter names of forward."""
@@ -81,6 +95,8 @@ def arrange(example: Any, over: int | str | None, forward: Callable[..., Any]) -
 
 
 def _call(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    if isinstance(example, Call):
+        return example.args, example.kwargs
     if isinstance(example, Mapping):
         return (), dict(example)
     return (tuple(example) if isinstance(example, tuple | list) else (example,)), {}

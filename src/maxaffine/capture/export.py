@@ -1,6 +1,7 @@
 """nn.Module -> ATen graph by torch.export (non-strict, free batch), made functional; failures become one clear line."""
 
 import contextlib
+import copy
 import io
 import logging
 import os
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from maxaffine.capture.example import Inputs
+from maxaffine.capture.example import ROWS, Inputs
 from maxaffine.errors import CaptureError
 
 _LIBRARY = torch.library.Library("maxaffine", "DEF")
@@ -43,6 +44,11 @@ TRAINING: dict[str, tuple[Callable[[Arguments], bool], str]] = {
 """Operator -> whether its arguments, in the order of its schema, say training; and what it does then."""
 
 
+SAME = {"clip.default": "clamp.default", "clip.Tensor": "clamp.Tensor", "absolute.default": "abs.default"}
+SAME |= {"fix.default": "trunc.default", "instance_norm.default": "batch_norm.default"}
+"""Other names of an operation; an instance norm with the statistics of the training data is a batch norm."""
+
+
 def _rnn_table() -> dict[Any, Any]:
     from torch._decomp.decompositions import rnn_relu_input
 
@@ -59,29 +65,34 @@ def export(model: nn.Module, inputs: Inputs) -> torch.export.ExportedProgram:
 
     Raises CaptureError naming the line of the model's forward that cannot be captured.
     """
-    _refuse_scripted(model)
     shapes = inputs.dynamic_shapes(model.forward)
     with quiet():
         try:
             program = torch.export.export(model, inputs.args, inputs.kwargs, dynamic_shapes=shapes, strict=False)
         except Exception as error:  # torch.export raises dozens of unrelated types
             given = [f"{v.dtype} {tuple(v.shape[1:])}" for v in inputs.leaves if isinstance(v, torch.Tensor)]
-            raise CaptureError(f"{_reason(error)}; inputs a row: {', '.join(given)}") from None
+            where = _user_line(error) or _line_for_another_batch(model, inputs)
+            raise CaptureError(f"{_reason(error, where)}; inputs a row: {', '.join(given)}") from None
         return functional(program)
 
 
 def functional(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
     """Without in-place operations; softshrink and hardshrink whole, relu RNNs unrolled, nothing else decomposed."""
     _refuse_training(program)
+    aten = torch.ops.aten
     for node in program.graph.nodes:
         for name in _WHOLE:
-            if node.op == "call_function" and node.target is getattr(torch.ops.aten, name).default:
+            if node.op == "call_function" and node.target is getattr(aten, name).default:
                 node.target = getattr(torch.ops.maxaffine, name).default
+        other = SAME.get(str(node.target).removeprefix("aten."), "")
+        if other and (not other.startswith("batch_norm") or not _arguments(node)[5]):
+            node.target = getattr(getattr(aten, other.split(".")[0]), other.split(".")[1])
     with quiet():
         return program.run_decompositions(_rnn_table())
 
 
-def _refuse_scripted(model: nn.Module) -> None:
+def refuse_scripted(model: nn.Module) -> None:
+    """Raise CaptureError when a module is TorchScript."""
     for path, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
             raise CaptureError(
@@ -129,8 +140,9 @@ def quiet() -> Iterator[None]:
 _CAUSES = (
     (
         r"GuardOnDataDependent|data-dependent|Could not guard|Dynamic control flow|unbacked",
-        "a branch or number (.item(), if, int()) depends on the data",
+        "a branch or number (if, .item(), int()) depends on the data; keep it a tensor (clamp, maximum, relu)",
     ),
+    (r"not supported for tensor subclasses", "the values leave torch (.numpy()); use torch's operations"),
     (
         r"Constraints violated|not all values of batch|specializ|ConstraintViolation|L\['",
         "the batch size is hard-wired; write -1 or x.shape[0] for the batch",
@@ -142,11 +154,10 @@ _CAUSES = (
 )
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, where: str) -> str:
     text = f"{type(error).__name__}: {error}"
     cause = next((why for pattern, why in _CAUSES if re.search(pattern, text)), None)
     first = re.sub(r"\s+", " ", str(error).strip().split("\n")[0])[:200]
-    where = _user_line(error)
     detail = cause or f"{type(error).__name__}: {first}"
     extra = f" ({first})" if cause and first and not first.startswith("Constraints") else ""
     return f"the model cannot be captured{where}: {detail}{extra}"
@@ -158,5 +169,23 @@ def _user_line(error: Exception) -> str:
     found = ""
     for frame in traceback.extract_tb(error.__traceback__):
         if not frame.filename.startswith((torch_home, own_home, "<")) and frame.line:
-            found = f" at {os.path.basename(frame.filename)}:{frame.lineno} `{frame.line.strip()}`"
+            found = said_line(frame.filename, frame.lineno, frame.line)
     return found
+
+
+def said_line(file: str, number: int | None, code: str) -> str:
+    """A line of the user's as messages name it."""
+    code = code.strip()
+    return f" at {os.path.basename(file)}:{number} `{code if len(code) <= 100 else code[:97] + '...'}`"
+
+
+def _line_for_another_batch(model: nn.Module, inputs: Inputs) -> str:
+    """Where a copy of the model fails on one row more; '' if it does not."""
+    try:
+        twin = copy.deepcopy(model)
+        args, kwargs = inputs.with_rows(ROWS + 1)
+        with quiet(), torch.no_grad():
+            twin(*args, **kwargs)
+    except Exception as error:  # whatever the user's code raises
+        return _user_line(error)
+    return ""

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from maxaffine.capture import Captured, finish
-from maxaffine.capture.example import arrange
+from maxaffine.capture.example import Call, arrange
 from maxaffine.capture.export import functional, quiet
 from maxaffine.errors import FileFormatError
 
@@ -34,7 +34,8 @@ def load(path: Path, trusted: bool, over: int | str | None, select: Any, until: 
     if program.example_inputs is None:
         raise FileFormatError(f"{path.name} holds no example inputs; save it from torch.export.export(model, example)")
     args, kwargs = program.example_inputs
+    call = Call(tuple(args), dict(kwargs))
     model = program.module(check_guards=False)
     assert isinstance(model, nn.Module)
-    inputs = arrange(kwargs if kwargs else args, over, model.forward)
+    inputs = arrange(call, over, model.forward)
     return finish(functional(program), model, inputs, over, select, until, {})

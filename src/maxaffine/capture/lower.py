@@ -1,6 +1,7 @@
 """A functional ATen program -> our Graph: sizes are polynomials of the batch, every node has one output."""
 
-from dataclasses import dataclass, replace
+import re
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,7 +10,8 @@ from torch.export.graph_signature import InputKind, OutputKind
 from torch.utils import _pytree as pytree
 
 from maxaffine.capture.example import Inputs
-from maxaffine.capture.export import module_path
+from maxaffine.capture.export import module_path, said_line
+from maxaffine.capture.naming import qualified
 from maxaffine.errors import CaptureError
 from maxaffine.operators import registry
 from maxaffine.program.graph import BaseDtype, Device, Graph, Node, Ref, Size
@@ -19,10 +21,19 @@ SKIPPED = ("aten._assert_tensor_metadata", "aten._assert_scalar", "aten._assert_
 
 SHAPE_ONLY = {
     f"aten.{prefix}{word}{suffix}.default": f"aten.{word}.default"
-    for word in ("zeros", "ones", "full", "empty")
+    for word in ("zeros", "ones", "full")
     for prefix, suffix in (("", "_like"), ("new_", ""))
 }
 """Operations that read nothing but the shape of their operand, so that their result does not depend on it."""
+EMPTY = frozenset(
+    f"aten.{name}"
+    for name in (
+        *("empty.memory_format", "empty_like.default", "new_empty.default", "empty_permuted.default"),
+        *("empty_strided.default", "new_empty_strided.default"),
+    )
+)
+"""Memory to be written later. It starts as odd numbers, so that the checks find what the model never writes."""
+UNWRITTEN = {True: 777216.5, False: 77}
 
 
 @dataclass(frozen=True)
@@ -113,7 +124,7 @@ class Lowering:
                 self.values[fx.name] = leaf
             return
         if self.symbol is None and self.inputs.batched[place]:
-            self.symbol = fx.meta["val"].shape[0].node.expr
+            self.symbol = self._symbol(fx)
         if place == self.inputs.variable:
             self.variable = self._append(
                 fx.name,
@@ -133,6 +144,15 @@ class Lowering:
             )
         else:
             self._tensor(fx.name, Fixed(leaf), fx.name)
+
+    def _symbol(self, fx: torch.fx.Node) -> Any:
+        size = fx.meta["val"].shape[0]
+        if isinstance(size, torch.SymInt):
+            return size.node.expr
+        raise CaptureError(
+            f"the program has a fixed batch of {size}: its input {fx.name!r} has shape {tuple(fx.meta['val'].shape)}; "
+            "export it with a free one: torch.export.export(..., dynamic_shapes=...), {0: torch.export.Dim('batch')}"
+        )
 
     def _source(self, target: str) -> Source:
         owner, _, name = target.rpartition(".")
@@ -170,7 +190,7 @@ class Lowering:
     def _call(self, fx: torch.fx.Node) -> None:
         value = fx.meta.get("val")
         if isinstance(value, torch.SymInt | torch.SymBool | torch.SymFloat | int | bool):
-            self.values[fx.name] = self._size(value)
+            self.values[fx.name] = self._size(value, fx)
             return
         if fx.target.__name__ == "getitem" and isinstance(fx.args[0], torch.fx.Node):  # type: ignore[union-attr]
             whole = self.values[fx.args[0].name]
@@ -205,6 +225,9 @@ class Lowering:
         value, path = fx.meta["val"], module_path(call)
         op = op or f"{call.target}{output}"
         assert args is not None
+        if op in EMPTY:
+            fill = UNWRITTEN[value.dtype.is_floating_point]
+            op, args, kwargs = "aten.full.default", (self._sizes(fx), fill), self._factory(fx)
         if op in SHAPE_ONLY:
             args, kwargs = (self._sizes(fx), *args[1 if "_like" in op else 2 :]), self._factory(fx)
             op = SHAPE_ONLY[op]
@@ -212,7 +235,7 @@ class Lowering:
         index = self._append(fx.name, node)
         for key, kind in (call.meta.get("nn_module_stack") or {}).values():
             self.calls.setdefault(key, []).append(index)
-            self.kinds[key] = _qualified(kind)
+            self.kinds[key] = qualified(kind)
 
     def _factory(self, fx: torch.fx.Node) -> tuple[tuple[str, Any], ...]:
         dtype = fx.meta["val"].dtype
@@ -237,7 +260,7 @@ class Lowering:
     def _sizes(self, fx: torch.fx.Node) -> tuple[int | Size, ...]:
         return tuple(self._size(d) for d in fx.meta["val"].shape)
 
-    def _size(self, size: Any) -> Any:
+    def _size(self, size: Any, fx: torch.fx.Node | None = None) -> Any:
         if isinstance(size, torch.SymInt):
             import sympy  # loaded by torch.export anyway, but not by import maxaffine
 
@@ -258,6 +281,10 @@ class Lowering:
                 f"a size of the model is {expression} of the batch size; only sums and products of it are supported"
             )
         if isinstance(size, torch.SymBool | torch.SymFloat):
+            if not size.node.expr.free_symbols <= {self.symbol}:
+                raise CaptureError(
+                    f"a number depends on the data{_line_of(fx)} (.item(), .tolist(), float()); keep it a tensor"
+                )
             raise CaptureError(
                 "a number of the model is computed from the batch size, so its rows would depend on each other"
             )
@@ -279,8 +306,11 @@ class Lowering:
         return self.values[result.name] if isinstance(result, torch.fx.Node) else result
 
 
-def _qualified(kind: Any) -> str:
-    return kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"
+def _line_of(fx: torch.fx.Node | None) -> str:
+    """The user's line that made a node."""
+    trace = "" if fx is None else fx.meta.get("stack_trace") or ""
+    found = re.findall(r'File "([^"]+)", line (\d+), in .*\n(.+)', trace)
+    return said_line(*found[-1]) if found else ""
 
 
 def _declared_calls(program: torch.export.ExportedProgram) -> dict[str, tuple[str | None, str]]:
@@ -288,7 +318,7 @@ def _declared_calls(program: torch.export.ExportedProgram) -> dict[str, tuple[st
     groups: dict[str, tuple[str, list[torch.fx.Node]]] = {}
     for fx in program.graph.nodes:
         for key, (_, kind) in (fx.meta.get("nn_module_stack") or {}).items():
-            name = _qualified(kind)
+            name = qualified(kind)
             if fx.op == "call_function" and name in registry.MODULES:
                 groups.setdefault(key, (name, []))[1].append(fx)
     found: dict[str, tuple[str | None, str]] = {}
@@ -305,33 +335,3 @@ def _declared_calls(program: torch.export.ExportedProgram) -> dict[str, tuple[st
 
 def _constant(fx: torch.fx.Node) -> bool:
     return fx.op == "placeholder" and fx.name.startswith(("p_", "b_", "c_"))
-
-
-def labelled(graph: Graph, names: dict[str, str], kinds: dict[str, str]) -> Graph:
-    """Name the spline operators: the calling activation or pooling module, else <enclosing module>.<operation>.
-
-    names: module path -> given name (ONNX outputs); kinds: module path -> qualified class.
-    """
-    live = graph.live(graph.input)
-    seen: dict[str, int] = {}
-    nodes = list(graph.nodes)
-    for i, node in enumerate(nodes):
-        if not live[i] or type(registry.rule_of(node.op)) not in (registry.Spline1, registry.Spline2):
-            continue
-        base = _base_name(node, names, kinds)
-        seen[base] = seen.get(base, -1) + 1
-        nodes[i] = replace(node, label=f"{base}@{seen[base]}" if seen[base] else base)
-    return replace(graph, nodes=tuple(replace(n, module=names.get(n.module, n.module)) for n in nodes))
-
-
-def _base_name(node: Node, names: dict[str, str], kinds: dict[str, str]) -> str:
-    if node.module in names:
-        return names[node.module]
-    home = kinds.get(node.module, "")
-    own = node.op.startswith("module.") or home.startswith(
-        ("torch.nn.modules.activation.", "torch.nn.modules.pooling.")
-    )
-    if own and node.module:
-        return node.module
-    word = node.op.split("#")[0].split(".")[-1 if node.op.startswith("module.") else 1].strip("_")
-    return f"{node.module}.{word}" if node.module else word

@@ -11,9 +11,10 @@ from safetensors.torch import save_file
 
 from maxaffine.capture import Captured, captured
 from maxaffine.capture.lower import Fixed
+from maxaffine.capture.trial import tried
 from maxaffine.errors import CaptureError, FileFormatError
 from maxaffine.operators import registry
-from maxaffine.program.graph import BaseDtype, Device, Graph, Layout, Node, Ref, Size
+from maxaffine.program.graph import BaseDtype, Device, Graph, Node, Ref, Size
 from maxaffine.types import __version__
 
 FORMAT = 1
@@ -21,7 +22,7 @@ SPECIAL = ("input", "tensor", "rows")
 CONSTANT_OPS = frozenset(
     """
     aten.arange.default aten.arange.start aten.arange.start_step aten.linspace.default aten.zeros.default
-    aten.ones.default aten.full.default aten.empty.default aten.eye.default aten.scalar_tensor.default
+    aten.ones.default aten.full.default aten.eye.default aten.scalar_tensor.default
     aten._weight_norm.default aten._weight_norm_interface.default#0 aten.bitwise_and.Tensor
     aten.vdot.default
     """.split()  # noqa: SIM905
@@ -47,6 +48,7 @@ def save(network: Captured, path: Path) -> None:
         "format": FORMAT,
         "version": __version__,
         "dtype": _name(network.dtype),
+        "span": network.span,
         "graph": _graph(network.graph),
     }
     _write(tensors, {"maxaffine": json.dumps(header)}, path)
@@ -62,41 +64,54 @@ def _write(tensors: dict[str, torch.Tensor], metadata: dict[str, str], path: Pat
         raise FileFormatError(f"cannot write {path}: {error}") from None
 
 
-def load(path: Path) -> Captured:
-    """Read what `save` wrote. Raises FileFormatError for anything else, a newer format or an unknown operation."""
+def load(path: Path, trusted: bool = False) -> Captured:
+    """Read what `save` wrote, and repeat the self-checks of the capture.
+
+    Whatever stands in the file, nothing in it executes, and no run takes more memory than `trial.LIMIT` unless it is
+    trusted. Raises FileFormatError for anything else, a newer format, an unknown operation or a graph that fails.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise FileFormatError(f"cannot read {path.name}: {error}") from None
+        raise FileFormatError(f"cannot read {path.name}: {one_line(error)}") from None
     if "maxaffine" not in metadata:
         raise FileFormatError(f"{path.name} is a safetensors file, but not one that spline.save wrote")
     try:
-        return _restore(json.loads(metadata["maxaffine"]), tensors, path)
-    except (KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
-        if isinstance(error, FileFormatError):
-            raise
-        raise FileFormatError(f"{path.name} is damaged: {error}") from None
+        return _restore(json.loads(metadata["maxaffine"]), tensors, trusted)
+    except FileFormatError as error:
+        raise FileFormatError(f"{path.name}: {error}") from None
+    except Exception as error:  # a graph of somebody else's making can fail in any operation of torch
+        raise FileFormatError(f"{path.name} is damaged: {one_line(error)}") from None
 
 
-def _restore(header: dict[str, Any], tensors: dict[str, torch.Tensor], path: Path) -> Captured:
+def one_line(error: Exception) -> str:
+    """What an error says, on one line and not endlessly."""
+    said = " ".join(str(error).split())
+    return said[:300] if type(error) in (CaptureError, ValueError) else f"{type(error).__name__} {said}"[:300].strip()
+
+
+def _restore(header: dict[str, Any], tensors: dict[str, torch.Tensor], trusted: bool) -> Captured:
     if header["format"] != FORMAT:
-        raise FileFormatError(
-            f"{path.name} has format {header['format']}, this version reads {FORMAT}; update maxaffine"
-        )
-    raw = header["graph"]
+        made = f"format {header['format']!s:.20} of maxaffine {header.get('version')!s:.20}"
+        raise FileFormatError(f"{made}, this version reads format {FORMAT}; update maxaffine")
+    if header["dtype"] not in ("float32", "float64"):
+        raise ValueError(f"its dtype is {header['dtype']!s:.20}, not float32 or float64")
+    dtype, raw = _torch(header["dtype"], torch.dtype), header["graph"]
     nodes = tuple(_node(item) for item in raw["nodes"])
     for i, node in enumerate(nodes):
         if not _allowed(node.op):
             hint = "; declare it first with maxaffine.declare" if node.op.startswith("module.") else ""
-            raise FileFormatError(f"{path.name} contains the operation {node.op!r}, which is on no table{hint}")
-        if any(j >= i for _, j in node.operands()):
-            raise FileFormatError(f"{path.name} is damaged: node {i} reads a later node")
-    layouts = tuple(None if item is None else Layout(*item) for item in raw["layouts"])
-    sources = tuple(Fixed(tensors[str(i)]) for i in range(len(tensors)))
-    graph = Graph(nodes, raw["input"], raw["output"], layouts)
-    return captured(graph, sources, _torch(header["dtype"], torch.dtype), torch.device("cpu"))
+            raise FileFormatError(f"it contains the operation {node.op[:80]!r}, which is on no table{hint}")
+        if not all(0 <= j < i for _, j in node.operands()):
+            raise ValueError(f"node {i} reads a node that does not stand before it")
+    if set(tensors) != {str(i) for i in range(len(tensors))}:
+        raise ValueError(f"its tensors are not numbered from 0 to {len(tensors) - 1}")
+    values = [tensors[str(i)] for i in range(len(tensors))]
+    low, high = (float(value) for value in header["span"])
+    graph = tried(Graph(nodes, raw["input"], raw["output"]), values, dtype, (low, high), trusted)
+    return captured(graph, tuple(map(Fixed, values)), dtype, torch.device("cpu"), (low, high))
 
 
 def _allowed(op: str) -> bool:
@@ -104,15 +119,16 @@ def _allowed(op: str) -> bool:
 
 
 def _graph(graph: Graph) -> dict[str, Any]:
-    layouts = [None if lay is None else [lay.axis, lay.repeat, lay.outer] for lay in graph.layouts]
     nodes = [
         [n.op, _encode(n.args), _encode(n.kwargs), n.module, n.label, _encode(n.shape), n.floating] for n in graph.nodes
     ]
-    return {"nodes": nodes, "input": graph.input, "output": graph.output, "layouts": layouts}
+    return {"nodes": nodes, "input": graph.input, "output": graph.output}
 
 
 def _node(item: list[Any]) -> Node:
     op, args, kwargs, module, label, shape, floating = item
+    if {type(v) for v in (op, module, label)} != {str} or {type(v) for v in (args, kwargs, shape)} != {list}:
+        raise ValueError(f"a node is not written as a node: {str(item)[:80]}")
     return Node(op, _decode(args), _decode(kwargs), module, label, _decode(shape), floating)
 
 
@@ -142,7 +158,7 @@ _DECODE = {
 def _torch(name: str, kind: type) -> Any:
     value = getattr(torch, name, None)
     if type(value) is not kind:
-        raise FileFormatError(f"{name!r} is no {kind.__name__}")
+        raise ValueError(f"{name!r} is no {kind.__name__}")
     return value
 
 

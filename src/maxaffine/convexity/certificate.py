@@ -6,6 +6,7 @@ from functools import singledispatch
 import torch
 from torch import Tensor
 
+from maxaffine import arguments
 from maxaffine.convexity.curvature import (
     Curvature,
     Curvatures,
@@ -56,6 +57,7 @@ def is_convex(spline: Spline) -> Certificate:
 
     Source: Balestriero and Baraniuk, 2018, arXiv 1805.06576, Theorem 2.
     """
+    arguments.require(spline, Spline, "spline", "maxaffine.Spline(model, example)")
     captured = spline.to(torch.float64).to("cpu").captured
     plan = Plan(captured.graph)
     plan.require_piecewise_affine("convexity")

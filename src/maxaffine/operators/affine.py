@@ -46,14 +46,14 @@ RULES: dict[str, Affine] = {
     **_same("conv1d.padding conv2d.padding conv3d.padding", Affine(biases=(2,))),
     "aten.linear.default": Affine(biases=(2,), transpose=adjoint.linear),
     **_same(
-        "addmm.default baddbmm.default addmv.default addcmul.default",
+        "addmm.default baddbmm.default addmv.default addcmul.default addr.default",
         Affine(((0, 1), (0, 2)), shifts=(0,), products=((1, 2),)),
     ),
     "aten.addcdiv.default": Affine(JOINT, shifts=(0, 1)),
     **_same("mm.default matmul.default bmm.default", Affine(EITHER, transpose=adjoint.right_product)),
     **_same(
         "mv.default dot.default outer.default inner.default linalg_vecdot.default linalg_cross.default "
-        "tensordot.default",
+        "tensordot.default kron.default cross.default",
         Affine(EITHER),
     ),
     "aten.einsum.default": Affine(((1,),), one_of_list=True),
@@ -77,7 +77,8 @@ RULES: dict[str, Affine] = {
     **_same("sum.default sum.dim_IntList", Affine(transpose=adjoint.total)),
     **_same(
         "cumsum.default trapezoid.dx cumulative_trapezoid.dx trace.default "
-        "tril.default triu.default diagonal.default diag_embed.default",
+        "tril.default triu.default diagonal.default diag_embed.default deg2rad.default rad2deg.default ldexp.Tensor "
+        "nansum.default nanmean.default",
         Affine(),
     ),
     "aten.diff.default": Affine(((0, 3, 4),), shifts=(3, 4)),
@@ -132,10 +133,10 @@ RULES: dict[str, Affine] = {
         "tensor_split.indices#* unsafe_split.Tensor#* unsafe_split_with_sizes.default#*",
         Affine(),
     ),
-    **_same("index.Tensor _unsafe_index.Tensor index_select.default gather.default", Affine()),
+    **_same("index.Tensor _unsafe_index.Tensor index_select.default gather.default take_along_dim.default", Affine()),
     **_same(
         "cat.default concat.default concatenate.default stack.default hstack.default vstack.default dstack.default "
-        "row_stack.default column_stack.default",
+        "row_stack.default column_stack.default broadcast_tensors.default#*",
         Affine(shifts=(0,)),
     ),
     **_same("where.self where.ScalarSelf where.ScalarOther", Affine(((1, 2),), shifts=(1, 2))),
@@ -148,6 +149,7 @@ RULES: dict[str, Affine] = {
     **_same("index_put.default _unsafe_index_put.default", Affine(((0, 2),), shifts=(0, 2))),
     **_same("index_add.default index_copy.default scatter.src scatter_add.default", Affine(((0, 3),), shifts=(0, 3))),
     **_same("fill.Scalar fill.Tensor", Affine(JOINT, shifts=(1,))),
+    "aten.index_fill.int_Tensor": Affine(((0, 3),), shifts=(0, 3)),
     **_same("index_fill.int_Scalar scatter.value", Affine(shifts=(3,))),
 }
 """Operator -> how it is affine. One output of several is written "op#k"; "op#*" stands for every output."""

@@ -265,11 +265,20 @@ def _amax(name: str, sign: int) -> Callable[..., Windows]:
     return rule
 
 
+def _aminmax(sign: int) -> Callable[..., Windows]:
+    def rule(shape: Shape, dim: int | None = None, keepdim: bool = False) -> Windows:
+        return reduction("aminmax", sign, shape, list(range(len(shape))) if dim is None else [dim], keepdim)
+
+    return rule
+
+
 WINDOW_RULES: dict[str, Callable[..., Windows]] = {
     "aten.amax.default": _amax("amax", 1),
     "aten.amin.default": _amax("amin", -1),
     "aten.max.dim#0": _amax("max", 1),
     "aten.min.dim#0": _amax("min", -1),
+    "aten.aminmax.default#0": _aminmax(-1),
+    "aten.aminmax.default#1": _aminmax(1),
     "aten.max_pool1d.default": _max_pool(1),
     "aten.max_pool2d.default": _max_pool(2),
     "aten.max_pool3d.default": _max_pool(3),

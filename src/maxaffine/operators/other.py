@@ -98,6 +98,9 @@ SMOOTH: frozenset[str] = frozenset(
         "lp_pool2d.default",
         "dist.default",
         "softsign.default",
+        "float_power.Tensor_Scalar",
+        "logcumsumexp.default",
+        "pairwise_distance.default",
     ]
 )
 """Not piecewise affine in their live operand."""
@@ -136,17 +139,11 @@ DISCONTINUOUS: frozenset[str] = frozenset(
         "argmin.default",
         "max.dim#1",
         "min.dim#1",
-        "sort.default#0",
         "sort.default#1",
         "argsort.default",
-        "sort.stable#0",
         "sort.stable#1",
         "argsort.stable",
-        "topk.default#0",
         "topk.default#1",
-        "kthvalue.default#0",
-        "median.default",
-        "median.dim#0",
         "median.dim#1",
         "isnan.default",
         "isinf.default",
@@ -184,6 +181,22 @@ DISCONTINUOUS: frozenset[str] = frozenset(
     ]
 ) | {"maxaffine.hardshrink.default"}
 """Not continuous in their live operand (masked_fill stands here for a live mask; a constant mask is affine)."""
+
+UNSUPPORTED: frozenset[str] = frozenset(
+    f"aten.{name}"
+    for name in [
+        "sort.default#0",
+        "sort.stable#0",
+        "msort.default",
+        "topk.default#0",
+        "kthvalue.default#0",
+        "median.default",
+        "median.dim#0",
+        "cummax.default#0",
+        "cummin.default#0",
+    ]
+)
+"""Continuous piecewise affine, but their pieces are orders of many numbers."""
 
 BOUNDARY: frozenset[str] = frozenset({"aten.embedding.default", "aten.embedding_bag.default#0"})
 """Functions of token ids: the spline is taken over their output instead (over=...)."""

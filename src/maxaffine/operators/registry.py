@@ -91,9 +91,10 @@ class Spline2:
 
 @dataclass(frozen=True)
 class Opaque:
-    """A rule: runs, but is not continuous piecewise affine; kind says why."""
+    """A rule: runs, but has no piece; kind and verdict say why."""
 
     kind: str
+    verdict: str = "not piecewise affine"
 
 
 @dataclass(frozen=True)
@@ -113,8 +114,14 @@ TABLE: dict[str, Rule] = {
     **{op: Opaque("smooth") for op in other.SMOOTH},
     **{op: Opaque("discontinuous") for op in other.DISCONTINUOUS if op not in affine.RULES},
     **{op: Opaque("a function of token ids") for op in other.BOUNDARY},
+    **{op: Opaque("piecewise affine", "but none of the spline operators that are known") for op in other.UNSUPPORTED},
     **{op: Refused(reason) for op, reason in other.RANDOM.items()},
 }
+BOUNDS = {
+    "aten.clamp_min.Tensor": Spline2(maximum.Pair("clamp_min", 1)),
+    "aten.clamp_max.Tensor": Spline2(maximum.Pair("clamp_max", -1)),
+}
+"""What a bound makes of these activations when it depends on the input as well: a maximum of two tensors."""
 MODULES: dict[str, Elementwise] = {}
 
 

@@ -89,7 +89,9 @@ class Plan:
         ends: Sequence[int] | None = None,
         start: int | None = None,
         keep: Sequence[int] | None = None,
+        lenient: bool = False,
     ) -> None:
+        """lenient: operations on no table are run as they are, which suffices to compare values."""
         self.graph = graph
         self.operators: dict[int, registry.SplineOperator] = {}
         self.start = graph.input if start is None else start
@@ -101,7 +103,7 @@ class Plan:
         fixed = graph.needed([j for j in used if live[j] or j in self.held], None) if self.held else needed
         self.fixed = [i for i in range(len(graph.nodes)) if needed[i] and fixed[i] and not varying[i]]
         self.static = self._static(graph)
-        steps = [_step(graph, i, live) for i in used if live[i] and i != self.start]
+        steps = [_step(graph, i, live, lenient) for i in used if live[i] and i != self.start]
         self.kept = self.ends if keep is None else tuple(keep)
         self.steps = _liveness(steps, {*self.kept, *self.fixed, *self.held})
         read = {j for step in self.steps for _, j in step.live}
@@ -136,11 +138,11 @@ class Plan:
             env[i] = (
                 known[i]
                 if known is not None and i in self.static
-                else self._constant(i, env, tensors, batch, dtype, device)
+                else self.constant(i, env, tensors, batch, dtype, device)
             )
         return env
 
-    def _constant(
+    def constant(
         self,
         i: int,
         env: list[Any],
@@ -149,6 +151,7 @@ class Plan:
         dtype: torch.dtype,
         device: torch.device,
     ) -> Any:
+        """The value of one node that does not vary, given those it reads."""
         node = self.graph.nodes[i]
         if node.op == "tensor":
             return tensors[node.args[0]]
@@ -197,9 +200,13 @@ def _not_affine(asked: str, step: Step, plan: Plan) -> str:
         if modules
         else "no piecewise-affine module stands before it"
     )
-    where = f"in module {step.node.module!r}" if step.node.module else "in the model's own forward"
-    what = f"{step.node.label} ({step.node.op}) {where} is {rule.kind}"
-    return f"{asked} is not defined: {what}, not piecewise affine; {hint}"
+    return f"{asked} is not defined: {said(step.node)} is {rule.kind}, {rule.verdict}; {hint}"
+
+
+def said(node: Node) -> str:
+    """A node as messages name it."""
+    where = f"in module {node.module!r}" if node.module else "in the model's own forward"
+    return f"{node.label} ({node.op}) {where}"
 
 
 def classify(graph: Graph, node: Node, live: Sequence[tuple[tuple[int, ...], int]]) -> Rule | Refused | None:
@@ -220,7 +227,9 @@ def classify(graph: Graph, node: Node, live: Sequence[tuple[tuple[int, ...], int
     if type(rule) is not Spline1:
         return rule
     if {place for place, _ in live} != {(0,)}:
-        return Opaque("smooth (its parameters depend on the input)")
+        if node.op in registry.BOUNDS:
+            return registry.BOUNDS[node.op]
+        return Opaque("an activation whose parameters depend on the input", "which is not supported")
     try:  # some are continuous for some numbers only; a learned parameter is always allowed
         if len(list(node.operands())) == 1:
             rule.build(shape_of(graph.nodes[live[0][1]].shape), *node.args[1:], **dict(node.kwargs))
@@ -229,13 +238,20 @@ def classify(graph: Graph, node: Node, live: Sequence[tuple[tuple[int, ...], int
     return rule
 
 
-def _step(graph: Graph, i: int, live: list[bool]) -> Step:
+UNKNOWN = (
+    "is on no table; say what it computes with maxaffine.declare (the activation around it) or maxaffine.register (a "
+    "custom operator), or cut the network before it with until="
+)
+
+
+def _step(graph: Graph, i: int, live: list[bool], lenient: bool) -> Step:
     node = graph.nodes[i]
     operands = tuple((place, j) for place, j in node.operands() if live[j])
     rule = classify(graph, node, operands)
+    if rule is None and lenient:
+        rule = Opaque("on no table")
     if rule is None or type(rule) is Refused:
-        what = "is on no table" if rule is None else f"is {rule.reason}"
-        raise CaptureError(f"{node.label} ({node.op}) in module {node.module!r} {what}")
+        raise CaptureError(f"{said(node)} {UNKNOWN if rule is None else f'is {rule.reason}'}")
     everything = list(node.operands())
     simple = not node.marked and all(len(p) == 1 and p[0] < len(node.args) for p, _ in everything)
     flat = tuple((p[0], j) for p, j in everything) if simple else None

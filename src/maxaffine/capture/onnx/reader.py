@@ -3,9 +3,7 @@
 Only the protobuf message is parsed; weights outside the file are read by us, from the model's folder alone.
 """
 
-import gzip
 import importlib
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from maxaffine.capture.onnx.external import line_of, load_external, read_bytes
 from maxaffine.errors import CaptureError, FileFormatError, MissingExtraError
 
 OPSETS = range(7, 23)
@@ -73,7 +72,7 @@ def read_file(path: str | Path) -> File:
         raise CaptureError(f"{path} has local functions ({model.functions[0].name} ...): inline them first")
     if graph.sparse_initializer:
         raise FileFormatError(f"{path} has sparse initializers, which are not supported: store them dense")
-    _load_external(onnx, model, path)
+    load_external(_stored(onnx, graph), path, onnx.TensorProto.EXTERNAL)
     opset = _opset(model, path)
     nodes = _needed([_node(onnx, node, path) for node in graph.node], [o.name for o in graph.output])
     constants = {tensor.name: _tensor(onnx, tensor, path) for tensor in graph.initializer}
@@ -93,21 +92,21 @@ def _onnx() -> ModuleType:
 
 
 def _parse(onnx: ModuleType, path: Path) -> Any:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise FileFormatError(f"cannot read {path}: {error.strerror}") from None
-    try:
-        data = gzip.decompress(data) if path.suffix == ".gz" else data
-    except (OSError, EOFError, zlib.error) as error:
-        raise FileFormatError(f"{path} is not a whole gzip file: {error}") from None
+    data = read_bytes(path)
     try:
         model = onnx.load_model_from_string(data)
     except Exception as error:  # the protobuf back ends share no narrower class
-        raise FileFormatError(f"{path} is not a whole ONNX file: {_line(error)}") from None
+        raise FileFormatError(f"{path} is not a whole ONNX file: {line_of(error)}") from None
     if not model.graph.output:
         raise FileFormatError(f"{path} is not an ONNX model: it holds no graph with an output")
     return model
+
+
+def _stored(onnx: ModuleType, graph: Any) -> list[Any]:
+    """Every tensor of the file: its initializers and the tensors among the attributes of its nodes."""
+    attributes = [a for node in graph.node for a in node.attribute]
+    one = [a.t for a in attributes if a.type == onnx.AttributeProto.TENSOR]
+    return [*graph.initializer, *one, *(t for a in attributes for t in a.tensors)]
 
 
 def _opset(model: Any, path: Path) -> int:
@@ -198,7 +197,7 @@ def _tensor(onnx: ModuleType, proto: Any, path: Path) -> Tensor:
         # numpy has no bfloat16 of its own: go through float32, which holds it exactly
         return torch.tensor(array.astype("float32") if dtype == torch.bfloat16 else array).to(dtype)
     except Exception as error:  # wrong length, wrong shape: onnx raises many classes
-        raise FileFormatError(f"{path}: the tensor '{proto.name}' is broken: {_line(error)}") from None
+        raise FileFormatError(f"{path}: the tensor '{proto.name}' is broken: {line_of(error)}") from None
 
 
 def _input(value: Any, path: Path) -> Input:
@@ -212,41 +211,3 @@ def _input(value: Any, path: Path) -> Input:
             f"{path}: the input '{value.name}' has sizes {shown}; only the first may be free, fix the others"
         )
     return Input(value.name, _dtype(kind.elem_type, f"the input '{value.name}' of {path}"), sizes)
-
-
-# ---- data outside the file ---------------------------------------------------------------------
-def _load_external(onnx: ModuleType, model: Any, path: Path) -> None:
-    """Fill in the tensors whose bytes lie in another file of the model's folder."""
-    tensors = [*model.graph.initializer]
-    tensors += [a.t for n in model.graph.node for a in n.attribute if a.type == onnx.AttributeProto.TENSOR]
-    for tensor in tensors:
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            tensor.raw_data = _external_bytes({e.key: e.value for e in tensor.external_data}, tensor.name, path)
-            tensor.data_location = onnx.TensorProto.DEFAULT
-            del tensor.external_data[:]
-
-
-def _external_bytes(entries: Mapping[str, str], name: str, path: Path) -> bytes:
-    location = entries.get("location", "")
-    folder = path.parent.resolve()
-    target = (folder / location).resolve()  # follows links: a link out of the folder is out of the folder
-    if not location or Path(location).is_absolute() or not target.is_relative_to(folder):
-        raise FileFormatError(
-            f"{path}: the data of '{name}' points outside the folder of the model ('{location}'): not read"
-        )
-    try:
-        offset, length = int(entries.get("offset", 0)), int(entries.get("length", -1))
-        data = target.read_bytes()
-    except (OSError, ValueError) as error:
-        raise FileFormatError(
-            f"{path}: the data of '{name}' cannot be read from '{location}': {_line(error)}"
-        ) from None
-    stop = len(data) if length < 0 else offset + length
-    if not 0 <= offset <= stop <= len(data):
-        raise FileFormatError(f"{path}: '{location}' ({len(data)} bytes) ends before byte {stop}, where '{name}' ends")
-    return data[offset:stop]
-
-
-def _line(error: Exception) -> str:
-    """The first line of a message, or the name of its class."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
