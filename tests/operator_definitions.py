@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ Positions = list[list[int]]  # of one axis: the position of each candidate, for 
 
 @dataclass(frozen=True)
 class Definition:
-    """A definition, its ATen names in the table, the arguments after the operands, and the shape of a row."""
+    """A definition, its ATen names, the arguments after the operands (options by name), the shape of a row."""
 
     name: str
     ops: tuple[str, ...]
@@ -29,6 +29,7 @@ class Definition:
     args: tuple[Any, ...] = ()
     shape: tuple[int, ...] = (3, 4)
     operands: int = 1
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 # ---- one number at a time ------------------------------------------------------------------------------------------
@@ -261,6 +262,17 @@ REDUCTIONS = [
         Definition(f"{word}_{dim}_{keep}", (f"aten.{word}.dim#0",), reduced(sign, (dim,), keep), (dim, keep), (3, 2, 4))
         for word, sign in (("max", 1), ("min", -1))
         for dim, keep in ((1, False), (-1, True), (2, False))
+    ),
+    *(
+        Definition(
+            f"aminmax_{place}_{dim}",
+            (f"aten.aminmax.default#{place}",),
+            reduced(2 * place - 1, (dim,), keep),
+            shape=(3, 2, 4),
+            options={"dim": dim, "keepdim": keep},
+        )
+        for place in (0, 1)
+        for dim, keep in ((1, False), (-1, True))
     ),
     Definition("maxout", ("aten.amax.default",), reduced(1, (2,)), ([2],), (2, 5, 3)),
     Definition("wide_amax", ("aten.amax.default",), reduced(1, (1,)), ([1],), (300,)),

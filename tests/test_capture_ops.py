@@ -16,7 +16,7 @@ import laws
 import pytest
 import torch
 from affine_operations import GROUPS, Operation, copied, undisturbed
-from opaque_operations import DISCONTINUOUS, RECURRENT, SMOOTH
+from opaque_operations import DISCONTINUOUS, RECURRENT, SMOOTH, UNSUPPORTED
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -265,8 +265,12 @@ def as_numbers(operation: Operation) -> Operation:
 
 @pytest.mark.parametrize(
     ("operations", "table", "words"),
-    [(SMOOTH, other.SMOOTH, ("smooth", "a product")), (DISCONTINUOUS, other.DISCONTINUOUS, ("discontinuous",))],
-    ids=["smooth", "discontinuous"],
+    [
+        (SMOOTH, other.SMOOTH, ("smooth", "a product")),
+        (DISCONTINUOUS, other.DISCONTINUOUS, ("discontinuous",)),
+        (UNSUPPORTED, other.UNSUPPORTED, ("piecewise affine",)),
+    ],
+    ids=["smooth", "discontinuous", "unsupported"],
 )
 def test_what_has_no_map_runs_exactly(
     operations: dict[str, Operation], table: frozenset[str], words: tuple[str, ...]

@@ -30,12 +30,12 @@ def built(definition: Definition, op: str) -> SplineOperator:
     if isinstance(rule, Spline2):
         return rule.operator
     assert isinstance(rule, Spline1)
-    return rule.build((1, *definition.shape), *definition.args)
+    return rule.build((1, *definition.shape), *definition.args, **definition.options)
 
 
 def native(definition: Definition, op: str) -> Callable[..., Tensor]:
     """What torch computes under that name."""
-    return lambda *z: function_of(op)(*z, *definition.args)
+    return lambda *z: function_of(op)(*z, *definition.args, **definition.options)
 
 
 def drawn(definition: Definition, tied: bool, rows: int = 3) -> list[Tensor]:

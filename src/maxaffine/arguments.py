@@ -16,6 +16,7 @@ from maxaffine.types import Shape
 
 T = TypeVar("T")
 FLOATS = (torch.float32, torch.float64)
+HALVES = (torch.float16, torch.bfloat16)
 SAID = (type(None), bool, int, float, complex, str, bytes, type)
 """Types whose values are short enough to be repeated in a message."""
 
@@ -75,6 +76,7 @@ def rows(x: Any, name: str, shape: Shape, dtype: torch.dtype, device: torch.devi
         its, mine = pairs[found.dtype == dtype]
         able = owner == "the spline" and found.dtype in FLOATS and found.device.type != "meta"
         how = f"spline.to({its}) or {name}.to({mine})" if able else f"{name}.to({mine})"
+        how = f"{name}.to(torch.float32) first" if found.dtype in HALVES else how
         raise InputError(f"{name} is {found.dtype} on {found.device}, {owner} {dtype} on {device}; use {how}")
     if tuple(found.shape[1:]) != shape or found.dim() == 0 or found.shape[0] == 0:
         raise InputError(f"{name} has shape {tuple(found.shape)}; {needed} with N >= 1 is needed")

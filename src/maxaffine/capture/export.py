@@ -49,15 +49,24 @@ SAME |= {"fix.default": "trunc.default", "instance_norm.default": "batch_norm.de
 """Other names of an operation; an instance norm with the statistics of the training data is a batch norm."""
 
 
-def _rnn_table() -> dict[Any, Any]:
+def _decompositions() -> dict[Any, Any]:
+    """What is taken apart before the graph is read."""
     from torch._decomp.decompositions import rnn_relu_input
 
     def cell(x: Any, h: Any, w: Any, u: Any, b: Any = None, c: Any = None) -> Any:
         linear = torch.ops.aten.linear.default
         return torch.relu(linear(x, w, b) + linear(h, u, c))
 
+    def expanded(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+        shape = torch.broadcast_shapes(*[t.shape for t in tensors])
+        return [t.expand(shape) for t in tensors]
+
     aten = torch.ops.aten
-    return {aten.rnn_relu.input: rnn_relu_input, aten.rnn_relu_cell.default: cell}
+    return {
+        aten.rnn_relu.input: rnn_relu_input,
+        aten.rnn_relu_cell.default: cell,
+        aten.broadcast_tensors.default: expanded,  # each output depends on its own operand alone
+    }
 
 
 def export(model: nn.Module, inputs: Inputs) -> torch.export.ExportedProgram:
@@ -88,7 +97,7 @@ def functional(program: torch.export.ExportedProgram) -> torch.export.ExportedPr
         if other and (not other.startswith("batch_norm") or not _arguments(node)[5]):
             node.target = getattr(getattr(aten, other.split(".")[0]), other.split(".")[1])
     with quiet():
-        return program.run_decompositions(_rnn_table())
+        return program.run_decompositions(_decompositions())
 
 
 def refuse_scripted(model: nn.Module) -> None:

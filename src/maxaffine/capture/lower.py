@@ -124,7 +124,7 @@ class Lowering:
                 self.values[fx.name] = leaf
             return
         if self.symbol is None and self.inputs.batched[place]:
-            self.symbol = self._symbol(fx)
+            self.symbol = _batch_symbol(fx)
         if place == self.inputs.variable:
             self.variable = self._append(
                 fx.name,
@@ -144,15 +144,6 @@ class Lowering:
             )
         else:
             self._tensor(fx.name, Fixed(leaf), fx.name)
-
-    def _symbol(self, fx: torch.fx.Node) -> Any:
-        size = fx.meta["val"].shape[0]
-        if isinstance(size, torch.SymInt):
-            return size.node.expr
-        raise CaptureError(
-            f"the program has a fixed batch of {size}: its input {fx.name!r} has shape {tuple(fx.meta['val'].shape)}; "
-            "export it with a free one: torch.export.export(..., dynamic_shapes=...), {0: torch.export.Dim('batch')}"
-        )
 
     def _source(self, target: str) -> Source:
         owner, _, name = target.rpartition(".")
@@ -304,6 +295,16 @@ class Lowering:
 
     def _result(self, result: Any) -> Any:
         return self.values[result.name] if isinstance(result, torch.fx.Node) else result
+
+
+def _batch_symbol(fx: torch.fx.Node) -> Any:
+    size = fx.meta["val"].shape[0]
+    if isinstance(size, torch.SymInt):
+        return size.node.expr
+    raise CaptureError(
+        f"the program has a fixed batch of {size}: its input {fx.name!r} has shape {tuple(fx.meta['val'].shape)}; "
+        "export it with a free one: torch.export.export(..., dynamic_shapes=...), {0: torch.export.Dim('batch')}"
+    )
 
 
 def _line_of(fx: torch.fx.Node | None) -> str:

@@ -53,7 +53,7 @@ RULES: dict[str, Affine] = {
     **_same("mm.default matmul.default bmm.default", Affine(EITHER, transpose=adjoint.right_product)),
     **_same(
         "mv.default dot.default outer.default inner.default linalg_vecdot.default linalg_cross.default "
-        "tensordot.default kron.default cross.default",
+        "tensordot.default cross.default",
         Affine(EITHER),
     ),
     "aten.einsum.default": Affine(((1,),), one_of_list=True),
@@ -77,7 +77,7 @@ RULES: dict[str, Affine] = {
     **_same("sum.default sum.dim_IntList", Affine(transpose=adjoint.total)),
     **_same(
         "cumsum.default trapezoid.dx cumulative_trapezoid.dx trace.default "
-        "tril.default triu.default diagonal.default diag_embed.default deg2rad.default rad2deg.default ldexp.Tensor "
+        "tril.default triu.default diagonal.default diag_embed.default deg2rad.default rad2deg.default "
         "nansum.default nanmean.default",
         Affine(),
     ),
@@ -133,10 +133,10 @@ RULES: dict[str, Affine] = {
         "tensor_split.indices#* unsafe_split.Tensor#* unsafe_split_with_sizes.default#*",
         Affine(),
     ),
-    **_same("index.Tensor _unsafe_index.Tensor index_select.default gather.default take_along_dim.default", Affine()),
+    **_same("index.Tensor _unsafe_index.Tensor index_select.default gather.default", Affine()),
     **_same(
         "cat.default concat.default concatenate.default stack.default hstack.default vstack.default dstack.default "
-        "row_stack.default column_stack.default broadcast_tensors.default#*",
+        "row_stack.default column_stack.default",
         Affine(shifts=(0,)),
     ),
     **_same("where.self where.ScalarSelf where.ScalarOther", Affine(((1, 2),), shifts=(1, 2))),
