@@ -117,6 +117,6 @@ class AffineMap:
         size = len(self) * rows * prod(self.in_shape) * self.maps.dtype.itemsize
         if size > self.memory:
             raise MemoryBudgetError(
-                f"A would take {size / 2**30:.2f} GiB ({len(self)} x {rows} x {prod(self.in_shape)}), the budget is "
-                f"{self.memory / 2**30:.2f} GiB; use mv, vm or rows(classes), fewer inputs, or at(x, memory=bytes)"
+                f"A would take {arguments.sized(size)} ({len(self)} x {rows} x {prod(self.in_shape)}), the budget is "
+                f"{arguments.sized(self.memory)}; use mv, vm or rows(classes), fewer inputs, or at(x, memory=bytes)"
             )

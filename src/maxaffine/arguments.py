@@ -34,6 +34,18 @@ def told(value: Any) -> str:
     return ascii(value)[:60] if isinstance(value, SAID) else f"a {type(value).__name__}"
 
 
+def sized(count: float) -> str:
+    """A number of bytes as messages say it.
+
+    >>> sized(10), sized(3 * 2**20), sized(5.25 * 2**30)
+    ('10 bytes', '3.0 MiB', '5.2 GiB')
+    """
+    for unit, name in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
+        if count >= unit:
+            return f"{count / unit:.1f} {name}"
+    return f"{count:.0f} bytes"
+
+
 def require(value: Any, kind: type[T], name: str, give: str) -> T:
     """The value, if it is one of that kind."""
     if not isinstance(value, kind):

@@ -45,7 +45,7 @@ def margin(spline: Spline, x: Tensor, norm: float = 2, memory: int | None = None
     walls = sum(o.units * (o.pieces if "max" in o.op or "min" in o.op else 2) for o in spline.operators) * 16
     if walls > budget:
         raise MemoryBudgetError(
-            f"the walls of one input take {walls / 2**20:.0f} MiB, the budget is {budget / 2**20:.0f} MiB"
+            f"the walls of one input take {arguments.sized(walls)}, the budget is {arguments.sized(budget)}"
         )
     rows: list[tuple[float, str, int]] = []
     copies = max(1, min(points[0].numel(), CACHED_ROWS // local.row_bytes))

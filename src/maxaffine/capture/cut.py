@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
+from maxaffine import arguments
 from maxaffine.capture.lower import Lowered
 from maxaffine.errors import CaptureError
 from maxaffine.program.graph import Graph, Ref
@@ -67,11 +68,13 @@ def _item(value: Any, key: Any) -> Any:
 
 def _module_output(lowered: Lowered, path: str, word: str) -> int:
     """The one value of the module's (last) call that the rest of the model reads."""
+    arguments.require(path, str, word, "the path of a module, as in model.named_modules()")
     members = lowered.calls.get(path)
     if members is None:
         known = [p for p in lowered.calls if p]
         close = difflib.get_close_matches(path, known, 3) or known[-5:]
-        raise CaptureError(f"{word}={path!r} is not an input, nor the path of a module that was called; close: {close}")
+        what = "no input, nor the path" if word == "over" else "not the path"
+        raise CaptureError(f"{word}={path!r} is {what} of a module that was called; close: {close}")
     inside = set(members)
     users = lowered.graph.users()
     returned = {leaf.index for leaf in pytree.tree_leaves(lowered.outputs) if isinstance(leaf, Ref)}

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from maxaffine.arguments import sized
 from maxaffine.capture import checks
 from maxaffine.capture.example import ROWS
 from maxaffine.capture.export import quiet
@@ -77,7 +78,7 @@ def _check_shapes(graph: Graph, tensors: Sequence[Tensor], dtype: torch.dtype, r
             total += 0 if node.op == "tensor" else env[i].numel() * env[i].itemsize
             if limit is not None and total > limit:
                 raise FileFormatError(
-                    f"the values of one row take more than {limit / rows / 2**30:.0f} GiB; if you made the file "
+                    f"the values of one row take more than {sized(limit / rows)}; if you made the file "
                     "yourself, pass trusted=True"
                 )
 

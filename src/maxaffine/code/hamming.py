@@ -1,11 +1,12 @@
 """Eq. 15: two signals are as far apart as the share of units whose pieces differ."""
 
 from collections.abc import Mapping, Sequence
-from math import inf, prod
+from math import prod
 
 import torch
 from torch import Tensor
 
+from maxaffine import arguments
 from maxaffine.code.value import Code, index_of, same_signature
 from maxaffine.errors import InputError
 from maxaffine.types import Names, flat
@@ -96,13 +97,17 @@ def _groups(
 ) -> list[tuple[list[int], float]]:
     """Operators whose units count alike, and the weight of each group; the weights sum to 1."""
     every = [units.name for units in code.signature]
-    names = every if operators is None else [operators] if isinstance(operators, str) else list(operators)
+    names = every if operators is None else arguments.names(operators, "operators")
     places = [index_of(code, name) for name in names]
     if not places:
         raise InputError("a distance needs at least one spline operator")
     if weights is None:
         return [(places, 1.0)]
-    values = [float(weights[n]) for n in names] if isinstance(weights, Mapping) else [float(w) for w in weights]
-    if len(values) != len(places) or not min(values) >= 0 or not 0 < sum(values) < inf:
-        raise InputError(f"{len(places)} operators need as many weights >= 0 with a positive sum, got {values}")
+    fitting = set(weights) == set(names) if isinstance(weights, Mapping) else len(weights) == len(places)
+    if isinstance(weights, str) or not fitting:
+        raise InputError(f"weights are {weights!s:.200}; give one for each of the operators {names}")
+    given = [weights[n] for n in names] if isinstance(weights, Mapping) else weights
+    values = [arguments.number(w, f"the weight of {n}", 0) for n, w in zip(names, given, strict=True)]
+    if not sum(values) > 0:
+        raise InputError(f"the weights {values} sum to 0; give at least one that is positive")
     return [([i], w / sum(values)) for i, w in zip(places, values, strict=True) if w > 0]

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from maxaffine.arguments import require
 from maxaffine.code.packing import pack
 from maxaffine.code.signature import Signature
 from maxaffine.code.weights import Weights
@@ -125,6 +126,8 @@ def index_of(code: Code, name: str) -> int:
 
 def same_signature(p: Code, q: Code) -> None:
     """Raise InputError unless both codes have the same operators, kinds, pieces, units and shape of input."""
+    for name, code in (("p", p), ("q", q)):
+        require(code, Code, name, "a Code, as spline.code(x) returns")
     if p.signature == q.signature:
         return
     for a, b in zip(p.signature, q.signature, strict=False):

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from maxaffine.arguments import sized
 from maxaffine.errors import InputError, MemoryBudgetError
 from maxaffine.operators.maso import MASO, from_pieces, pieces, without_repeats
 
@@ -103,6 +104,6 @@ def require_memory(size: float, K: int, R: float, D: int, memory: int) -> None:
     """Refuse to build K x R x D parameters beyond the budget."""
     if size > memory:
         raise MemoryBudgetError(
-            f"explicit MASO: K={K}, R={R:.6g}, D={D} would need {size / 2**30:.3g} GiB, the budget is "
-            f"{memory / 2**30:.3g} GiB: keep the operators apart or raise memory="
+            f"explicit MASO: K={K}, R={R:.6g}, D={D} would need {sized(size)}, the budget is "
+            f"{sized(memory)}: keep the operators apart or raise memory="
         )

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from maxaffine.arguments import require
 from maxaffine.errors import InputError
 
 FLOATS = (torch.float32, torch.float64)
@@ -38,6 +39,8 @@ class MASO:
     B: Tensor
 
     def __post_init__(self) -> None:
+        for name, value in (("A", self.A), ("B", self.B)):
+            require(value, Tensor, name, "a tensor: A of shape (K, R, D), B of shape (K, R)")
         if self.A.dim() != 3 or self.B.shape != self.A.shape[:2] or 0 in self.A.shape[:2]:
             given = f"A {tuple(self.A.shape)} and B {tuple(self.B.shape)}"
             raise InputError(f"MASO: {given} do not fit: give A as (K, R, D) and B as (K, R) with K, R >= 1")

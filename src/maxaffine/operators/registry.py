@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from maxaffine.arguments import told
 from maxaffine.errors import InputError
 from maxaffine.operators import affine, elementwise, maximum, other
 from maxaffine.operators.affine import Affine
@@ -150,6 +151,8 @@ def declare(
     >>> declare(Triangle, knots=[0], slopes=[-0.5, 1]).pieces
     2
     """
+    if not isinstance(target, str) and not (isinstance(target, type) and issubclass(target, nn.Module)):
+        raise InputError(f"target is {told(target)}; give a subclass of nn.Module or the name of an operator")
     if isinstance(target, str):
         operator = cpwl(target.split("::")[-1], knots, slopes, at)
         register(target, lambda _: operator)

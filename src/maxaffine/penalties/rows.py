@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from maxaffine.arguments import require
 from maxaffine.errors import InputError
 
 
@@ -48,6 +49,7 @@ def norm_control(W: Tensor) -> Tensor:
 
 def energies(W: Tensor, kind: str) -> Tensor:
     """The penalty of each matrix of a stack (..., C, D): (...). Raises InputError for another shape or kind."""
+    require(W, Tensor, "W", "a tensor of rows of vectors (C, D)")
     if W.dim() < 2 or not W.is_floating_point() or 0 in W.shape:
         given = f"W is {W.dtype} of shape {tuple(W.shape)}"
         raise InputError(f"{given}; floating-point rows of vectors (C, D) or (N, C, D) are needed")

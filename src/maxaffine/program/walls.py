@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from maxaffine.arguments import sized
 from maxaffine.errors import MemoryBudgetError
 from maxaffine.operators.elementwise import Elementwise
 from maxaffine.polytope import Region
@@ -121,8 +122,8 @@ def region_of(local: Local, x: Tensor, memory: int) -> Region:
     rows = sum(item.values.numel() for item in found.values())
     if rows * prod(ins) * 8 > memory:
         raise MemoryBudgetError(
-            f"the region's matrix G would take {rows * prod(ins) * 8 / 2**30:.2f} GiB ({rows} walls x {prod(ins)}), "
-            f"the budget is {memory / 2**30:.2f} GiB; use maxaffine.margin(spline, x), which never holds G, or "
+            f"the region's matrix G would take {sized(rows * prod(ins) * 8)} ({rows} walls x {prod(ins)}), "
+            f"the budget is {sized(memory)}; use maxaffine.margin(spline, x), which never holds G, or "
             "region(x, memory=bytes)"
         )
     slopes: dict[int, list[Tensor]] = {i: [] for i in found}

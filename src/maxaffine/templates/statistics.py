@@ -8,6 +8,7 @@ from math import prod
 import torch
 from torch import Tensor
 
+from maxaffine.arguments import sized
 from maxaffine.errors import InputError, MemoryBudgetError
 from maxaffine.spline import Spline
 from maxaffine.templates.bank import checked_labels, correct, wrong
@@ -150,8 +151,8 @@ def _rows_that_fit(spline: Spline, templates: int, memory: int) -> int:
     size = ((templates + 1) * prod(spline.in_shape) + 2 * units) * spline.dtype.itemsize
     if size > memory:
         raise MemoryBudgetError(
-            f"the {templates} templates and the units of one input take {size / 2**20:.1f} MiB, the budget is "
-            f"{memory / 2**20:.1f} MiB; give memory={size}" + (" or angles=False" if templates > 1 else "")
+            f"the {templates} templates and the units of one input take {sized(size)}, the budget is "
+            f"{sized(memory)}; give memory={size}" + (" or angles=False" if templates > 1 else "")
         )
     return memory // size
 
