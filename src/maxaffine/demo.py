@@ -38,7 +38,7 @@ def digits() -> Digits:
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise MissingExtraError('the demo needs scikit-learn: pip install "maxaffine[report]"') from error
-    rows, labels = load_digits(return_X_y=True)
+    rows, labels = map(np.asarray, load_digits(return_X_y=True))
     order = np.random.default_rng(SEED).permutation(len(labels))
     images, labels = rows[order].reshape(-1, 1, 8, 8).astype(np.uint8), labels[order]
     return Digits(images[HELD_OUT:], labels[HELD_OUT:], images[:HELD_OUT], labels[:HELD_OUT])

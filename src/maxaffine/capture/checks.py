@@ -48,7 +48,8 @@ def assert_same(found: Tensor, wanted: Tensor, what: str) -> None:
 
 def _precision(dtype: torch.dtype, kind: str) -> str:
     """What to do where convolutions are rounded to TF32 (11 bits of 24), torch's default on a GPU."""
-    rounded = kind == "cuda" and dtype == torch.float32 and torch.backends.cudnn.conv.fp32_precision == "tf32"
+    cudnn: Any = torch.backends.cudnn
+    rounded = kind == "cuda" and dtype == torch.float32 and cudnn.conv.fp32_precision == "tf32"
     return ": convolutions are in TF32 there; set torch.backends.cudnn.allow_tf32 = False first" if rounded else ""
 
 

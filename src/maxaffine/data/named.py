@@ -52,7 +52,7 @@ def _digits(root: Path | None, train: bool) -> Contents:
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise MissingExtraError('the digits need scikit-learn: pip install "maxaffine[report]"') from error
-    rows, labels = load_digits(return_X_y=True)
+    rows, labels = map(np.asarray, load_digits(return_X_y=True))
     order = np.random.default_rng(DIGITS_SEED).permutation(len(labels))
     part = order[DIGITS_HELD_OUT:] if train else order[:DIGITS_HELD_OUT]
     return rows[part].reshape(-1, 1, 8, 8).astype(np.uint8), labels[part].astype(np.int64), DIGIT_NAMES
