@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import maxaffine as ma
+from maxaffine.capture import checks
 from maxaffine.operators import registry
 
 BY_NAME = {net.name: net for net in NETS}
@@ -377,3 +378,15 @@ def test_a_wrong_rule_is_found_by_the_frozen_map(name: str, monkeypatch: pytest.
     monkeypatch.setitem(registry.TABLE, op, dataclasses.replace(registry.TABLE[op], **wrong))
     with pytest.raises(ma.errors.CaptureError, match="the frozen map"):
         ma.Spline(model, X[:1])
+
+
+def test_a_refusal_on_a_gpu_says_how_to_leave_tf32() -> None:
+    conv = torch.backends.cudnn.conv
+    assert conv.fp32_precision == "tf32"  # torch's default, with or without a GPU
+    assert "set torch.backends.cudnn.allow_tf32 = False" in checks._precision(torch.float32, "cuda")
+    assert not checks._precision(torch.float64, "cuda") and not checks._precision(torch.float32, "cpu")
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        assert not checks._precision(torch.float32, "cuda")
+    finally:
+        torch.backends.cudnn.allow_tf32 = True

@@ -17,7 +17,7 @@ pytest.importorskip("pydantic", reason="pydantic is not installed")
 pytest.importorskip("sklearn", reason="the digits need scikit-learn")
 
 from maxaffine.errors import FileFormatError, InputError
-from maxaffine.experiment import executors, grid
+from maxaffine.experiment import executors, grid, training
 from maxaffine.experiment.grid import train_all
 from maxaffine.experiment.records import collect
 from maxaffine.experiment.rows import augmented, permuted, rows_of
@@ -455,11 +455,26 @@ def test_what_does_not_fit_is_refused_before_the_first_epoch(tmp_path):
     train_all([only(tables(training={"batch": 25, "balanced": False}))], Site(tmp_path))
 
 
+def test_training_leaves_torch_as_it_was(tmp_path):
+    def settings():
+        cudnn = torch.backends.cudnn
+        flags = cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32
+        return torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(), *flags
+
+    before, state = settings(), torch.get_rng_state()
+    with training.repeatable("cuda"):
+        assert not torch.backends.cudnn.allow_tf32
+    advance(only(TINY), Site(tmp_path))
+    assert settings() == before and torch.equal(torch.get_rng_state(), state)
+
+
 def test_a_run_of_other_data_or_versions_does_not_go_on(tmp_path):
     site, run = Site(tmp_path), only(TINY)
     advance(run, site, seconds=0)
     content = stored(site.file(run))
-    for key, message in (("digest", "other data"), ("torch", "torch x"), ("version", "maxaffine x")):
+    names = {"digest": "other data", "torch": "torch x", "version": "maxaffine x"}
+    names["device"] = "device x, this one is cpu"
+    for key, message in names.items():
         torch.save(content | {key: "x"}, site.file(run))
         with pytest.raises(FileFormatError, match=f"was begun with {message}"):
             advance(run, site)

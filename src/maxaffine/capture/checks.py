@@ -40,7 +40,17 @@ def assert_same(found: Tensor, wanted: Tensor, what: str) -> None:
     else:
         error, allowed = relative_error(found, wanted), TOLERANCE[wanted.dtype]
     if not error <= allowed:
-        raise CaptureError(f"{what}: relative difference {error:.1e}; the capture would be wrong, so it is refused")
+        raise CaptureError(
+            f"{what}: relative difference {error:.1e}; the capture would be wrong, so it is refused"
+            + _precision(wanted.dtype, wanted.device.type)
+        )
+
+
+def _precision(dtype: torch.dtype, kind: str) -> str:
+    """What to do where convolutions are rounded to TF32 (11 bits of 24), torch's default on a GPU."""
+    cudnn: Any = torch.backends.cudnn
+    rounded = kind == "cuda" and dtype == torch.float32 and cudnn.conv.fp32_precision == "tf32"
+    return ": convolutions are in TF32 there; set torch.backends.cudnn.allow_tf32 = False first" if rounded else ""
 
 
 def with_layouts(graph: Graph, tensors: Sequence[Tensor], x: Tensor) -> Graph:
@@ -177,7 +187,8 @@ def _assert_close(found: Tensor, wanted: Tensor, size: Tensor, what: str) -> Non
     scale = max(float(size.abs().max()), float(wanted.abs().max())) if wanted.numel() else 0.0
     error = float((found - wanted).abs().max()) / max(scale, 1e-12) if wanted.numel() else 0.0
     if not error <= TOLERANCE[wanted.dtype]:
-        raise CaptureError(f"the frozen map {what}: relative difference {error:.1e}; the capture is refused")
+        advice = _precision(wanted.dtype, wanted.device.type)
+        raise CaptureError(f"the frozen map {what}: relative difference {error:.1e}; the capture is refused{advice}")
 
 
 def fresh_like(x: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 from maxaffine.distributed.job import fresh
 from maxaffine.errors import FileFormatError
 from maxaffine.experiment.measures import Record, record
-from maxaffine.experiment.rows import rows_of
+from maxaffine.experiment.rows import Rows, rows_of
 from maxaffine.experiment.runs import FORMAT, Run
 from maxaffine.experiment.template_measures import Snapshot, snapshot
 from maxaffine.experiment.training import Trainee, repeatable, train_epoch, trainee
@@ -80,14 +80,23 @@ def _resumed(run: Run, site: Site) -> tuple[Trainee, Progress]:
         _note(learner, progress, 0, float("nan"))
         return learner, progress
     content = read(path)
-    for what, here in (("digest", rows.digest), ("torch", str(torch.__version__)), ("version", __version__)):
-        if content[what] != here:
-            names = {"digest": "other data", "torch": f"torch {content[what]}", "version": f"maxaffine {content[what]}"}
-            raise FileFormatError(f"{path} was begun with {names[what]}; it cannot go on to the same bits: remove it")
+    for what, here in _origin(rows).items():
+        begun = content.get(what, "cpu")  # early files do not say the device
+        if begun != here:
+            names = {"digest": "other data", "torch": f"torch {begun}", "version": f"maxaffine {begun}"}
+            other = names.get(what, f"device {begun}, this one is {here}")
+            raise FileFormatError(f"{path} was begun with {other}; it cannot go on to the same bits: remove it")
     learner.model.load_state_dict(content["model"])
     if content["optimiser"] is not None:
         learner.optimiser.load_state_dict(content["optimiser"])
     return learner, Progress(content["epochs"], list(content["correct"]), content["snapshots"])
+
+
+def _origin(rows: Rows) -> dict[str, str]:
+    """What a run's bits depend on beside its settings: the device is cpu or the model of the GPU."""
+    where = rows.train.device
+    device = "cpu" if where.type == "cpu" else torch.cuda.get_device_name(where)
+    return {"digest": rows.digest, "torch": str(torch.__version__), "version": __version__, "device": device}
 
 
 def _note(learner: Trainee, progress: Progress, epoch: int, loss: float) -> None:
@@ -107,9 +116,7 @@ def _save(learner: Trainee, progress: Progress, site: Site) -> None:
     finished, W = progress.done == learner.run.epochs, learner.head.weight.detach().double()
     content = {
         "format": FORMAT,
-        "version": __version__,
-        "torch": str(torch.__version__),
-        "digest": learner.rows.digest,
+        **_origin(learner.rows),
         "epochs": progress.epochs,
         "correct": torch.stack(progress.correct),
         "snapshots": progress.snapshots,
