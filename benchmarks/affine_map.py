@@ -28,7 +28,7 @@ def jacobian_vectorized(model: nn.Module, x: Tensor) -> Tensor:
 def batched_grad(model: nn.Module, x: Tensor) -> Tensor:
     x = x.detach().requires_grad_()
     y = model(x)
-    seeds = torch.eye(y.shape[1], dtype=y.dtype)[:, None].expand(-1, *y.shape)
+    seeds = torch.eye(y.shape[1], dtype=y.dtype, device=y.device)[:, None].expand(-1, *y.shape)
     (rows,) = torch.autograd.grad(y, x, seeds, is_grads_batched=True)
     return rows.transpose(0, 1)
 

@@ -44,7 +44,8 @@ class Captured:
             raise InputError(f"a spline is converted to a dtype or a device, not to {arguments.told(target)}")
         try:
             dtype = target if isinstance(target, torch.dtype) else self.dtype
-            device = self.device if isinstance(target, torch.dtype) else torch.device(target)
+            asked = self.device if isinstance(target, torch.dtype) else torch.device(target)
+            device = torch.empty(0, device=asked).device  # "cuda" is "cuda:0" once something lies there
             if dtype not in arguments.FLOATS or device.type == "meta":
                 raise InputError(f"a spline cannot compute in {target}; use torch.float32 or torch.float64")
             kinds = (dtype if kind == self.dtype else kind for kind, _ in self.source_kinds)
