@@ -44,17 +44,26 @@ def assert_same(here: ma.Spline, gpu: ma.Spline, x: Tensor, tolerance: float = 1
         assert_close(ma.pairwise_distance(found, found).cpu(), ma.pairwise_distance(code, code))
 
 
+COARSE = {"weight_norm": 1e-7, "old_weight_norm": 1e-7}  # torch's kernel takes the norms in float32 on a GPU
+ON_THE_CPU = ("masked", "bilinear_constant")  # their forward makes tensors on the CPU
+ROUNDED = ("ramp_hardsigmoid",)  # torch's kernel takes 1/6 in float32 on a GPU: refused in float64
+
+
 @pytest.mark.parametrize("net", NETS, ids=lambda net: net.name)
 def test_the_same_as_on_the_cpu(net: Net) -> None:
-    here, x = captured(net.name), inputs_of(net, 3)
-    assert_same(here, here.to(GPU), x)
+    here, x, tolerance = captured(net.name), inputs_of(net, 3), COARSE.get(net.name, 1e-9)
+    assert_same(here, here.to(GPU), x, tolerance)
+    if net.name in ON_THE_CPU + ROUNDED:
+        with pytest.raises(ma.errors.CaptureError):
+            ma.Spline(model_of(net).to(GPU), there(example_of(net)), **net.options)
+        return
     direct = ma.Spline(model_of(net).to(GPU), there(example_of(net)), **net.options)
-    assert_same(here, direct, x)
+    assert_same(here, direct, x, tolerance)
     region, wanted = direct.region(x[0].to(GPU)), here.region(x[0])
     assert bool(region.contains(x[0].to(GPU)))
-    assert_close(region.margin().cpu(), wanted.margin(), 1e-8)
+    assert_close(region.margin().cpu(), wanted.margin(), 10 * tolerance)
     found, margins = ma.margin(direct, x.to(GPU)), ma.margin(here, x)
-    assert_close(found.values.cpu(), margins.values, 1e-8)
+    assert_close(found.values.cpu(), margins.values, 10 * tolerance)
 
 
 @pytest.mark.parametrize("name", ["mlp", "cnn"])

@@ -9,7 +9,7 @@ from torch import Tensor
 from maxaffine import arguments
 from maxaffine.errors import MemoryBudgetError
 from maxaffine.polytope import dual_exponent
-from maxaffine.program.local import CACHED_ROWS
+from maxaffine.program.local import cached_rows
 from maxaffine.program.walls import nearest, wall_norms
 from maxaffine.spline import Spline, in_double, walls_of
 
@@ -48,8 +48,8 @@ def margin(spline: Spline, x: Tensor, norm: float = 2, memory: int | None = None
             f"the walls of one input take {arguments.sized(walls)}, the budget is {arguments.sized(budget)}"
         )
     rows: list[tuple[float, str, int]] = []
-    copies = max(1, min(points[0].numel(), CACHED_ROWS // local.row_bytes))
-    for chunk in local.chunks(copies, CACHED_ROWS // 2):
+    copies = max(1, min(points[0].numel(), cached_rows(local.device) // local.row_bytes))
+    for chunk in local.chunks(copies, cached_rows(local.device) // 2):
         rows += nearest(wall_norms(local, chunk, points[chunk], dual), chunk.stop - chunk.start)
     values = torch.tensor([r[0] for r in rows], dtype=torch.float64)
     return Margin(values, [r[1] for r in rows], torch.tensor([r[2] for r in rows], dtype=torch.long))

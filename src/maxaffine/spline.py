@@ -300,10 +300,10 @@ def _tensors(spline: Spline, x: Tensor) -> list[Tensor]:
 def current_tensors(spline: Spline) -> list[Tensor]:
     """The tensors as they are now. Raises InputError when the model was moved or rebuilt after its capture."""
     tensors = [source.read() for source in spline.captured.sources]
-    for tensor, (kind, shape) in zip(tensors, spline.captured.source_kinds, strict=True):
+    for tensor, (kind, device, shape) in zip(tensors, spline.captured.source_kinds, strict=True):
         if tensor.shape != shape:
             raise InputError(f"a tensor of the model had shape {shape} and has {tuple(tensor.shape)}; capture it again")
-        if tensor.device != spline.device or tensor.dtype != kind:
+        if tensor.device != device or tensor.dtype != kind:
             raise InputError(
                 f"the model was moved after capture: a tensor is {tensor.dtype} on {tensor.device}, the spline "
                 f"{spline.dtype} on {spline.device}; capture it again, or convert the spline with spline.to(...)"

@@ -35,7 +35,7 @@ class Captured:
     sources: tuple[Source, ...]
     dtype: torch.dtype
     device: torch.device
-    source_kinds: tuple[tuple[torch.dtype, Shape], ...] = ()
+    source_kinds: tuple[tuple[torch.dtype, torch.device, Shape], ...] = ()
     span: tuple[float, float] = (0.0, 0.0)
 
     def converted(self, target: torch.dtype | torch.device | str) -> "Captured":
@@ -48,7 +48,7 @@ class Captured:
             device = torch.empty(0, device=asked).device  # "cuda" is "cuda:0" once something lies there
             if dtype not in arguments.FLOATS or device.type == "meta":
                 raise InputError(f"a spline cannot compute in {target}; use torch.float32 or torch.float64")
-            kinds = (dtype if kind == self.dtype else kind for kind, _ in self.source_kinds)
+            kinds = (dtype if kind == self.dtype else kind for kind, _, _ in self.source_kinds)
             copies = tuple(
                 Fixed(s.read().detach().to(device=device, dtype=kind, copy=True))
                 for s, kind in zip(self.sources, kinds, strict=True)
@@ -61,9 +61,9 @@ class Captured:
 def captured(
     graph: Graph, sources: tuple[Source, ...], dtype: torch.dtype, device: torch.device, span: tuple[float, float]
 ) -> Captured:
-    """Remember dtype and shape of every source, so that a model moved or rebuilt later is noticed."""
+    """Remember dtype, device and shape of every source, so that a model moved or rebuilt later is noticed."""
     tensors = [source.read() for source in sources]
-    return Captured(graph, sources, dtype, device, tuple((t.dtype, tuple(t.shape)) for t in tensors), span)
+    return Captured(graph, sources, dtype, device, tuple((t.dtype, t.device, tuple(t.shape)) for t in tensors), span)
 
 
 def capture_module(

@@ -15,13 +15,8 @@ import torch
 from torch import nn
 
 from maxaffine.capture.example import ROWS, Inputs
+from maxaffine.capture.whole import SHRINKS, WholeBatchNorms
 from maxaffine.errors import CaptureError
-
-_LIBRARY = torch.library.Library("maxaffine", "DEF")
-_WHOLE = {"softshrink": torch.nn.functional.softshrink, "hardshrink": torch.nn.functional.hardshrink}
-for _name, _function in _WHOLE.items():  # torch decomposes these two into comparisons; ours stay whole
-    _LIBRARY.define(f"{_name}(Tensor x, Scalar lambd=0.5) -> Tensor")
-    _LIBRARY.impl(_name, _function, "CompositeExplicitAutograd")
 
 Arguments = Sequence[Any]
 DROPS = "drops units at random (training mode)"
@@ -77,7 +72,8 @@ def export(model: nn.Module, inputs: Inputs) -> torch.export.ExportedProgram:
     shapes = inputs.dynamic_shapes(model.forward)
     with quiet():
         try:
-            program = torch.export.export(model, inputs.args, inputs.kwargs, dynamic_shapes=shapes, strict=False)
+            with WholeBatchNorms():
+                program = torch.export.export(model, inputs.args, inputs.kwargs, dynamic_shapes=shapes, strict=False)
         except Exception as error:  # torch.export raises dozens of unrelated types
             given = [f"{v.dtype} {tuple(v.shape[1:])}" for v in inputs.leaves if isinstance(v, torch.Tensor)]
             where = _user_line(error) or _line_for_another_batch(model, inputs)
@@ -90,7 +86,7 @@ def functional(program: torch.export.ExportedProgram) -> torch.export.ExportedPr
     _refuse_training(program)
     aten = torch.ops.aten
     for node in program.graph.nodes:
-        for name in _WHOLE:
+        for name in SHRINKS:
             if node.op == "call_function" and node.target is getattr(aten, name).default:
                 node.target = getattr(torch.ops.maxaffine, name).default
         other = SAME.get(str(node.target).removeprefix("aten."), "")

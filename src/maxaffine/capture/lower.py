@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 from maxaffine.capture.example import Inputs
 from maxaffine.capture.export import module_path, said_line
 from maxaffine.capture.naming import qualified
+from maxaffine.capture.whole import as_aten
 from maxaffine.errors import CaptureError
 from maxaffine.operators import registry
 from maxaffine.program.graph import BaseDtype, Device, Graph, Node, Ref, Size
@@ -214,8 +215,8 @@ class Lowering:
             else tuple((k, self._arguments(v)) for k, v in call.kwargs.items() if v is not None and k != "pin_memory")
         )
         value, path = fx.meta["val"], module_path(call)
-        op = op or f"{call.target}{output}"
         assert args is not None
+        op, args = as_aten(op or f"{call.target}{output}", args)
         if op in EMPTY:
             fill = UNWRITTEN[value.dtype.is_floating_point]
             op, args, kwargs = "aten.full.default", (self._sizes(fx), fill), self._factory(fx)

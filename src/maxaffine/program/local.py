@@ -12,8 +12,12 @@ from maxaffine.program.frozen import Codes, Frozen
 from maxaffine.program.plan import Plan
 from maxaffine.program.record import layout_of
 
-CACHED_ROWS = 2 * 2**20  # bytes of the largest activation of one chunk of cotangents: more is no faster, less is slower
-STREAMED_ROWS = 256 * 2**20  # the same for single passes, where only memory matters
+STREAMED_ROWS = 256 * 2**20  # bytes of the largest activation of one chunk of single passes: only memory matters
+
+
+def cached_rows(device: torch.device) -> int:
+    """Bytes of the largest activation of one chunk of cotangents: what a cache holds, or what fills a GPU."""
+    return 2 * 2**20 if device.type == "cpu" else 512 * 2**20
 
 
 class Local:
@@ -68,7 +72,7 @@ class Local:
     def rows(self, basis: Tensor) -> Tensor:
         """(K, *out) -> (N, K, *in)."""
         end = layout_of(self.plan, self.plan.ends[0])
-        step = max(1, int(CACHED_ROWS / self.row_bytes))
+        step = max(1, int(cached_rows(self.device) / self.row_bytes))
         with torch.set_grad_enabled(self.create_graph):
             first = self.frozen(slice(0, 1))
             prefixes = [(first.prefix(end.from_rows(part)), len(part)) for part in basis.split(step)]
@@ -78,7 +82,7 @@ class Local:
 
     def columns(self, basis: Tensor) -> Tensor:
         """(K, *in) -> (N, K, *out)."""
-        into, step = layout_of(self.plan, self.plan.start), max(1, int(CACHED_ROWS / self.row_bytes))
+        into, step = layout_of(self.plan, self.plan.start), max(1, int(cached_rows(self.device) / self.row_bytes))
 
         def push(frozen: Frozen) -> list[Tensor]:
             found = []
@@ -131,7 +135,7 @@ class Local:
     def _spread(self, act: Callable[[Frozen], list[Tensor]], copies: int, end: int) -> Tensor:
         """Run act on chunks of samples and lay its (K S, ...) results out as (N, K, ...)."""
         layout, result, whole = layout_of(self.plan, end), [], None
-        for chunk in self.chunks(copies, CACHED_ROWS):
+        for chunk in self.chunks(copies, cached_rows(self.device)):
             frozen = found = None  # what the chunk before needed is not held beside this one
             frozen = self.frozen(chunk)
             found = [layout.to_rows(f).unflatten(0, (-1, frozen.samples)) for f in act(frozen)]

@@ -14,7 +14,7 @@ from maxaffine.operators.elementwise import Elementwise
 from maxaffine.polytope import Region
 from maxaffine.program.frozen import Frozen
 from maxaffine.program.links import SplineLink
-from maxaffine.program.local import CACHED_ROWS, Local
+from maxaffine.program.local import Local, cached_rows
 from maxaffine.program.record import layout_of
 
 CONSTANT = 1e-13  # a wall whose gradient is below this share of its operator's largest is constant (dead, duplicated)
@@ -47,7 +47,7 @@ def directions(
 ) -> Iterator[Tensor]:
     """The unit vectors of the input space in chunks (K, *in) that keep K x samples rows in the cache."""
     total = prod(ins)
-    step = max(1, min(total, int(CACHED_ROWS / 2 / row_bytes / samples)))
+    step = max(1, min(total, int(cached_rows(device) / 2 / row_bytes / samples)))
     for first in range(0, total, step):
         count = min(step, total - first)
         basis = torch.zeros(count, total, dtype=dtype, device=device)
@@ -134,7 +134,7 @@ def region_of(local: Local, x: Tensor, memory: int) -> Region:
     for basis in directions(ins, 1, local.row_bytes, local.dtype, local.device):
         frozen.forward(layout_of(frozen.plan, frozen.plan.start).from_rows(basis), linear=True, watch=watch)
     parts = [_half_spaces(found[i], torch.cat(slopes[i]).T) for i in found]
-    empty = torch.zeros(0, prod(ins), dtype=x.dtype)
+    empty = torch.zeros(0, prod(ins), dtype=x.dtype, device=x.device)
     gradients = torch.cat([g for g, _, _ in parts]) if parts else empty
     slack = torch.cat([s for _, s, _ in parts]) if parts else empty[:, 0]
     owners = tuple(owner for _, _, o in parts for owner in o)
