@@ -2,8 +2,8 @@
 
 A network quantises its inputs layer by layer (Balestriero & Baraniuk 2018, arXiv 1805.06576, section 5).
 
-Structure   `cells`, `occupancy`, `nearest`, `class_agreement`, `clusters`, `average_linkage`, `embedding`,
-            `against_euclidean`, `crossings`, `arrangement_bound`
+Structure   `cells`, `occupancy`, `Vocabulary`, `nearest`, `class_agreement`, `clusters`, `average_linkage`,
+            `embedding`, `against_euclidean`, `crossings`, `arrangement_bound`
 Cells       `unit_diagram`, `layer_diagram`, `network_diagram`, `head_diagram`: nearest centroids up to a radius;
             `TiedMaxout`, `TiedLinear`, `TiedConv2d`: layers that do K-means; `joint_code` against the factorial one
 Comparison  `compare`: two networks, two epochs, two depths on the same inputs
@@ -22,7 +22,7 @@ from maxaffine.codebook.fusing import ALL_OFF, fuse_pooling
 from maxaffine.codebook.grouping import average_linkage, clusters, embedding
 from maxaffine.codebook.layers import TiedConv2d, TiedLinear, TiedMaxout, tied, tied_bias
 from maxaffine.codebook.neighbours import Agreement, Nearest, class_agreement, nearest
-from maxaffine.codebook.occupied import Occupancy, cells, occupancy, part
+from maxaffine.codebook.occupied import WHOLE, Occupancy, Vocabulary, cells, occupancy, part
 from maxaffine.codebook.pairs import (
     AgainstEuclidean,
     Crossings,
@@ -43,6 +43,7 @@ from maxaffine.codebook.soft import soft_distance
 
 __all__ = [
     "ALL_OFF",
+    "WHOLE",
     "AgainstEuclidean",
     "Agreement",
     "Comparison",
@@ -53,6 +54,7 @@ __all__ = [
     "TiedConv2d",
     "TiedLinear",
     "TiedMaxout",
+    "Vocabulary",
     "against_euclidean",
     "arrangement_bound",
     "average_linkage",

@@ -58,9 +58,39 @@ def cells(code: Code, operators: Names | None = None) -> Integers:
     """
     if not len(code.signature) and operators is None:
         return np.zeros(len(code), np.int64)
-    packed = (code if operators is None else part(code, operators)).packed().cpu().numpy()
-    seen: dict[bytes, int] = {}
-    return np.array([seen.setdefault(row.tobytes(), len(seen)) for row in packed], np.int64)
+    return _numbers((code if operators is None else part(code, operators)).ids(), {})
+
+
+def _numbers(ids: Sequence[bytes], seen: dict[bytes, int]) -> Integers:
+    """Each name's number; new names are added to those seen."""
+    return np.array([seen.setdefault(name, len(seen)) for name in ids], np.int64)
+
+
+class Vocabulary:
+    """The codewords met so far at each depth, for data that come in batches; 16 bytes a word are kept.
+
+    >>> import torch, maxaffine as ma
+    >>> spline = ma.Spline(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.ReLU()), torch.zeros(1, 1))
+    >>> words = Vocabulary()
+    >>> for batch in torch.tensor([[[1.0], [2]], [[-1], [3]]]):
+    ...     _ = words.add(spline.code(batch))
+    >>> words.total
+    {'1': 2, 'network': 2}
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[str, dict[bytes, int]] = {}
+
+    def add(self, code: Code) -> dict[str, Integers]:
+        """Take in a batch; the numbers of its cells by operator and for the network, going on over the batches."""
+        names = {units.name: part(code, units.name).ids() for units in code.signature}
+        names[WHOLE] = code.ids() if names else [b""] * len(code)
+        return {depth: _numbers(ids, self._seen.setdefault(depth, {})) for depth, ids in names.items()}
+
+    @property
+    def total(self) -> dict[str, int]:
+        """The number of words by depth."""
+        return {depth: len(seen) for depth, seen in self._seen.items()}
 
 
 @dataclass(frozen=True, eq=False)
