@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -28,32 +29,29 @@ from torch.nn import functional as F
 import maxaffine as ma
 from maxaffine import codebook, plot
 from maxaffine.code import concatenate
-from maxaffine.data import load
+from maxaffine.data import Dataset, load
 
 K = (1, 5, 20)
-RANDOM_ROWS, RANDOM_EPOCHS = 1000, 60  # random labels are learned by heart on so many images in at most so many epochs
-AGREEMENT = """### Class agreement on MNIST
+RANDOM_ROWS, RANDOM_EPOCHS = 1000, 100  # random labels are learned by heart on so many images in at most so many epochs
+MNIST = """### {name} on MNIST
 
-Share (%) of the k nearest of {count:,} training images that are of the query's class; {queries:,} queries, leave-one-out;
-chance is {chance:.1f} %.
+Share (%) of the k nearest neighbours that are of the query's class: {queries:,} test images, each among the others and
+{count:,} training images; chance is {chance:.1f} %. Cells: distinct codes of all of them.
 
+![Class agreement of the nearest neighbour by depth, {name} on MNIST](codes_{key}.png)
 """
-PICTURE = """### The paper's picture
+STRANGERS = """Nearest neighbours of four images (red frames) by the code of each operator of the trained network; orange frames: another
+class.
 
-LeNet-5: a query (red frame) and its 15 nearest by the code of each operator; orange frames: another class.
+![Mosaics of nearest neighbours by depth](codes_{key}_mosaics.png)
 
-![Mosaics of nearest neighbours by depth](codes_mosaics.png)
-"""
-STRANGERS = """### Strangers
-
-Median distance to the nearest training image by the code of each operator and, in brackets, the probability (%) that it
-is farther than that of a test image, for {count} images each.
-
+Strangers: the median distance to the nearest training image by the code of each operator and, in brackets, the probability
+(%) that it is farther than that of a test image.
 """
 CIFAR = """### Class agreement on CIFAR-10
 
-The first {count:,} training images, every third ReLU of a ResNet-20; {queries:,} queries. The untrained one has the batch
-statistics of 500 images.
+The same for {queries:,} test images, each among the others and {count:,} training images: every third ReLU of a
+ResNet-20. The untrained one has the batch statistics of 500 images.
 
 ![Class agreement of the nearest neighbour by depth, ResNet-20 on CIFAR-10](codes_cifar10.png)
 
@@ -101,18 +99,19 @@ class MLP(nn.Module):
 
 @dataclass(frozen=True)
 class Subject:
-    """A published network: how it is built, its file, the learning rate at which it learns random labels."""
+    """A published network: how it is built, its file, its short name, the learning rate at which it learns random labels."""
 
     name: str
     build: Callable[[], nn.Module]
     file: str
+    key: str
     rate: float = 1e-3
 
 
 SUBJECTS = (
-    Subject("CNN", cnn, "kw_mnist.pth"),
-    Subject("LeNet-5", LeNet, "csinva_lenet.pth", 2e-3),
-    Subject("MLP", MLP, "smoothhess_MNIST.pth"),
+    Subject("CNN", cnn, "kw_mnist.pth", "cnn"),
+    Subject("LeNet-5", LeNet, "csinva_lenet.pth", "lenet", 2e-3),
+    Subject("MLP", MLP, "smoothhess_MNIST.pth", "mlp"),
 )
 
 
@@ -134,7 +133,7 @@ def memorise(net: nn.Module, x: Tensor, y: Tensor, rate: float) -> None:
     optimiser = torch.optim.Adam(net.parameters(), rate)
     for _ in range(RANDOM_EPOCHS):
         right = 0
-        for rows in torch.randperm(len(x)).split(50):
+        for rows in torch.randperm(len(x)).split(100):
             scores = net(x[rows])
             right += int((scores.argmax(1) == y[rows]).sum())
             optimiser.zero_grad()
@@ -149,6 +148,13 @@ def codes_of(spline: ma.Spline, x: Tensor, operators: list[str] | None = None) -
     """Codes in batches; of some operators if named."""
     codes = (spline.code(rows) for rows in x.split(500))
     return concatenate([code if operators is None else codebook.part(code, operators) for code in codes])
+
+
+def together(test: Dataset, train: Dataset, queries: int, count: int) -> tuple[Tensor, np.ndarray]:
+    """Images in [0, 1] and labels: the test images that are asked for, then training images."""
+    images = np.concatenate([test.inputs[:queries], train.inputs[:count]])
+    assert test.labels is not None and train.labels is not None
+    return torch.from_numpy(images).float() / 255, np.concatenate([test.labels[:queries], train.labels[:count]])
 
 
 def pixels(x: Tensor, labels: np.ndarray, queries: int) -> list[float]:
@@ -195,69 +201,61 @@ def table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
-def mnist(assets: Path, quick: bool, pages: Path) -> str:
-    """Agreement, correlation and strangers on MNIST."""
+def mnist(subject: Subject, assets: Path, quick: bool, pages: Path) -> str:
+    """Agreement, correlation and strangers on MNIST of one network in its states."""
     data, test = (load("mnist", assets / "data" / "mnist", train=part) for part in (True, False))
-    count, queries = (6000, 500) if quick else (60_000, 2000)
-    x = torch.from_numpy(data.inputs[:count]).float() / 255
-    labels = data.labels[:count]
-    assert labels is not None
+    count, queries = (6000, 500) if quick else (60_000, 1000)
+    x, labels = together(test, data, queries, count)
     y, own = torch.from_numpy(labels), torch.from_numpy(test.inputs).float() / 255
     base = pixels(x, labels, queries)
-    said, rows = [], [["pixels (Euclidean)", "", *(f"{100 * v:.1f}" for v in base), "", ""]]
-    far: list[list[str]] = []
-    for subject in SUBJECTS:
-        found = {}
-        for kind in KINDS:
-            start = time.perf_counter()
-            net = network(subject, kind, assets, x, y)
-            with torch.no_grad():
-                right = float((net(own).argmax(1).numpy() == test.labels).mean())
-            spline = ma.Spline(net, x[:1])
-            code = codes_of(spline, x)
-            found[kind] = codebook.class_agreement(code, labels, K, queries=range(queries))
-            ranks = codebook.against_euclidean(code, x, pairs=20_000).correlations
-            words = codebook.occupancy(code, inputs=[count]).total
-            for depth, shares, rank in zip(found[kind].depths, found[kind].shares, ranks, strict=True):
-                numbers = [f"{100 * v:.1f}" for v in shares]
-                name = f"{subject.name}, {kind} ({100 * right:.1f} %)"
-                rows.append([name, f"`{depth}`", *numbers, f"{rank:.2f}", f"{words[depth]:,}"])
-            if kind == "trained":
-                far += distant(subject, spline, code, strangers(assets, own, 200 if quick else 1000))
-                if subject.name == "LeNet-5":
-                    mosaic(code, x, labels, pages)
-            print(f"{subject.name}, {kind}: {time.perf_counter() - start:.0f} s", flush=True)
-        picture = plot.class_agreement(found, 1)
-        picture.axhline(base[0], color="#888", linewidth=0.8)
-        picture.set_title(f"{subject.name} on MNIST (grey line: pixels)", fontsize=10)
-        name = f"codes_mnist_{subject.name.lower().replace('-', '')}.png"
-        picture.figure.savefig(pages / name, dpi=110)
-        said.append(f"![Class agreement of the nearest neighbour by depth, {subject.name} on MNIST]({name})\n")
-    head = ["network (test accuracy)", "code of", *(f"k = {k}" for k in K), "rank correlation with pixels", "cells"]
-    names = list(strangers(assets, own, 1))
-    said.append(table(head, rows) + "\n" + PICTURE)
-    said.append(STRANGERS.format(count=200 if quick else 1000) + table(["network", "code of", *names], far))
+    rows = [["pixels (Euclidean)", "", *(f"{100 * v:.1f}" for v in base), "", ""]]
+    found, far = {}, ""
+    for kind in KINDS:
+        start = time.perf_counter()
+        net = network(subject, kind, assets, x[queries:], y[queries:])
+        with torch.no_grad():
+            right = float((torch.cat([net(part).argmax(1) for part in own.split(1000)]).numpy() == test.labels).mean())
+        spline = ma.Spline(net, x[:1])
+        code = codes_of(spline, x)
+        found[kind] = codebook.class_agreement(code, labels, K, queries=range(queries))
+        ranks = codebook.against_euclidean(code, x, pairs=20_000).correlations
+        words = codebook.occupancy(code, inputs=[len(x)]).total
+        for depth, shares, rank in zip(found[kind].depths, found[kind].shares, ranks, strict=True):
+            numbers = [f"{100 * v:.1f}" for v in shares]
+            rows.append([f"{kind} ({100 * right:.1f} %)", f"`{depth}`", *numbers, f"{rank:.2f}", f"{words[depth]:,}"])
+        if kind == "trained":
+            strange = strangers(assets, own, 200 if quick else 1000)
+            far = table(["code of", *strange], distant(spline, code[queries:], strange))
+            mosaic(code, x, labels, pages / f"codes_{subject.key}_mosaics.png")
+        print(f"{subject.name}, {kind}: {time.perf_counter() - start:.0f} s", flush=True)
+    picture = plot.class_agreement(found, 1)
+    picture.axhline(base[0], color="#888", linewidth=0.8)
+    picture.set_title(f"{subject.name} on MNIST (grey line: pixels)", fontsize=10)
+    picture.figure.savefig(pages / f"codes_{subject.key}.png", dpi=110)
+    head = ["state (test accuracy)", "code of", *(f"k = {k}" for k in K), "rank correlation with pixels", "cells"]
     chance = 100 * found["trained"].chance
-    return AGREEMENT.format(count=count, queries=queries, chance=chance) + "\n".join(said)
+    given = {"name": subject.name, "key": subject.key, "count": count, "queries": queries, "chance": chance}
+    said = MNIST.format(**given), table(head, rows), STRANGERS.format(**given), far
+    return "\n".join(said)
 
 
-def distant(subject: Subject, spline: ma.Spline, code: ma.Code, sets: dict[str, Tensor]) -> list[list[str]]:
+def distant(spline: ma.Spline, code: ma.Code, sets: dict[str, Tensor]) -> list[list[str]]:
     """How far sets of images are from the training images."""
     asked, ends = codes_of(spline, torch.cat(list(sets.values()))), np.cumsum([len(one) for one in sets.values()])
     lines = []
     for depth in (units.name for units in code.signature):
         apart = np.split(codebook.nearest(asked, code, 1, depth).distances[:, 0], ends[:-1])
         cells = [f"{np.median(one):.3f} ({100 * auroc(apart[0], one):.0f})" for one in apart]
-        lines.append([subject.name, f"`{depth}`", *cells])
+        lines.append([f"`{depth}`", *cells])
     return lines
 
 
-def mosaic(code: ma.Code, x: Tensor, labels: np.ndarray, pages: Path) -> None:
+def mosaic(code: ma.Code, x: Tensor, labels: np.ndarray, path: Path) -> None:
     """The paper's 4 x 4 picture."""
     queries = np.array([int((labels == digit).nonzero()[0][3]) for digit in (2, 4, 5, 8)])
     asked = code[torch.from_numpy(queries)]
     found = {u.name: codebook.nearest(asked, code, 15, u.name, own=queries) for u in code.signature}
-    plot.neighbours(1 - x.numpy(), found, queries, labels).savefig(pages / "codes_mosaics.png", dpi=75)
+    plot.neighbours(1 - x.numpy(), found, queries, labels).savefig(path, dpi=75)
 
 
 def cifar(assets: Path, quick: bool, pages: Path) -> str:
@@ -265,12 +263,11 @@ def cifar(assets: Path, quick: bool, pages: Path) -> str:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
     from common import resnet20
 
-    data = load("cifar10-png", assets / "data" / "cifar10")
+    data, test = (load("cifar10-png", assets / "data" / "cifar10", train=part) for part in (True, False))
     count, queries = (1000, 200) if quick else (10_000, 1000)
     mean, std = (torch.tensor(v)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
-    x = (torch.from_numpy(data.inputs[:count]).float() / 255 - mean) / std
-    labels = data.labels[:count]
-    assert labels is not None
+    x, labels = together(test, data, queries, count)
+    x = (x - mean) / std
     found = {}
     for kind in KINDS[:2]:
         start = time.perf_counter()
@@ -279,14 +276,15 @@ def cifar(assets: Path, quick: bool, pages: Path) -> str:
         if kind == "trained":
             file = assets / "nets" / "cifar10" / "resnet20-12fca82f.th"
             state = torch.load(file, map_location="cpu", weights_only=True)["state_dict"]
-            net.load_state_dict(dict(zip(net.state_dict(), state.values(), strict=True)))
+            names = [name for name in net.state_dict() if not name.endswith("num_batches_tracked")]
+            net.load_state_dict(dict(zip(names, state.values(), strict=True)), strict=False)
         else:
             for module in net.modules():
                 if isinstance(module, nn.BatchNorm2d):
                     module.reset_running_stats()
                     module.momentum = None
             with torch.no_grad():
-                net(x[:500])  # the statistics of an untrained network, so that its units are on and off alike
+                net(x[-500:])  # the statistics of an untrained network, so that its units are on and off alike
         spline = ma.Spline(net.eval(), x[:1])
         names = [operator.name for operator in spline.operators][::3]
         found[kind] = codebook.class_agreement(codes_of(spline, x, names), labels, K, queries=range(queries))
@@ -311,11 +309,12 @@ def main() -> None:
     parser.add_argument("--assets", type=Path, default=root and Path(root), required=root is None)
     parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parents[1] / "docs" / "experiments")
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--only", choices=["mnist", "cifar"])
+    parts = {subject.key: partial(mnist, subject) for subject in SUBJECTS} | {"cifar": cifar}
+    parser.add_argument("--only", choices=list(parts))
     given = parser.parse_args()
     mpl.use("Agg")
     given.out.mkdir(parents=True, exist_ok=True)
-    for name, part in (("mnist", mnist), ("cifar", cifar)):
+    for name, part in parts.items():
         if given.only in (None, name):
             text = part(given.assets, given.quick, given.out)
             command = "python experiments/codes.py" + " --quick" * given.quick
