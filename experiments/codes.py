@@ -40,13 +40,13 @@ Share (%) of the k nearest neighbours that are of the query's class: {queries:,}
 
 ![Class agreement of the nearest neighbour by depth, {name} on MNIST](codes_{key}.png)
 """
-STRANGERS = """Nearest neighbours of four images (red frames) by the code of each operator of the trained network; orange frames: another
-class.
+STRANGERS = """Nearest neighbours of four images (red frames) by the code of each operator of the trained network;
+orange frames: another class.
 
 ![Mosaics of nearest neighbours by depth](codes_{key}_mosaics.png)
 
-Strangers: the median distance to the nearest training image by the code of each operator and, in brackets, the probability
-(%) that it is farther than that of a test image.
+Strangers: the median distance to the nearest training image by the code of each operator and, in brackets, the
+probability (%) that it is farther than that of a test image.
 """
 CIFAR = """### Class agreement on CIFAR-10
 
@@ -99,7 +99,7 @@ class MLP(nn.Module):
 
 @dataclass(frozen=True)
 class Subject:
-    """A published network: how it is built, its file, its short name, the learning rate at which it learns random labels."""
+    """A published network: how it is built, its file, its short name, its learning rate for random labels."""
 
     name: str
     build: Callable[[], nn.Module]
