@@ -48,10 +48,10 @@ orange frames: another class.
 Strangers: the median distance to the nearest training image by the code of each operator and, in brackets, the
 probability (%) that it is farther than that of a test image.
 """
-CIFAR = """### Class agreement on CIFAR-10
+CIFAR = """### ResNet-20 on CIFAR-10
 
-The same for {queries:,} test images, each among the others and {count:,} training images: every third ReLU of a
-ResNet-20. The untrained one has the batch statistics of 500 images.
+Share (%) of the k nearest neighbours that are of the query's class: {queries:,} test images, each among the others and
+{count:,} training images, by the code of every third ReLU. The untrained one has the batch statistics of 500 images.
 
 ![Class agreement of the nearest neighbour by depth, ResNet-20 on CIFAR-10](codes_cifar10.png)
 
