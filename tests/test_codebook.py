@@ -76,6 +76,15 @@ def test_cells_are_classes_of_equal_codes(code: ma.Code) -> None:
     assert len(set(ids)) == codebook.cells(code).max() + 1 == 90
 
 
+def test_a_vocabulary_counts_batches_like_the_whole(code: ma.Code) -> None:
+    words = codebook.Vocabulary()
+    parts = [words.add(code[start : start + 30]) for start in range(0, 105, 30)]
+    for depth in (*names(code), codebook.WHOLE):
+        expected = codebook.cells(code, None if depth == codebook.WHOLE else depth)
+        assert np.array_equal(np.concatenate([part[depth] for part in parts]), expected)
+        assert words.total[depth] == expected.max() + 1
+
+
 def test_one_cell_one_map(spline: ma.Spline, x: Tensor, code: ma.Code) -> None:
     """Row 31: the same code, the same A and b; two points of a cell see the network affine between them."""
     numbers, f = codebook.cells(code), spline.at(x)
