@@ -14,6 +14,7 @@ import torch
 from digits import digits, trained_network
 
 import maxaffine as ma
+from maxaffine import codebook, plot
 
 train_x, train_y, test_x, test_y = digits()
 spline = ma.Spline(trained_network(train_x, train_y), train_x[:1])
@@ -21,29 +22,28 @@ names = [operator.name for operator in spline.operators]
 train_code, test_code = spline.code(train_x), spline.code(test_x)
 
 # %%
-# The nearest training image of six test images, by the code of each operator, and its distance. In red:
-# another digit. (At distance 0 the two images have the same code there: they lie in the same cell.)
-queries = [int((test_y == digit).nonzero()[1]) for digit in (1, 3, 5, 7, 8, 9)]
-titles = ["query", *(f"{operator.op} {operator.name!r}" for operator in spline.operators)]
-figure, axes = plt.subplots(6, len(titles), figsize=(7.5, 7.5), layout="constrained")
-for row, query in zip(axes, queries, strict=True):
-    row[0].imshow(test_x[query, 0].numpy(), cmap="gray_r")
-    for axis, name in zip(row[1:], names, strict=True):
-        distances = ma.pairwise_distance(test_code[query], train_code, operators=name)[0]
-        nearest = distances.argmin()
-        same = train_y[nearest] == test_y[query]
-        axis.imshow(train_x[nearest, 0].numpy(), cmap="gray_r" if same else "Reds")
-        axis.set_xlabel(f"{distances[nearest]:.3f}", fontsize=8)
-for axis, title in zip(axes[0], titles, strict=True):
-    axis.set_title(title, fontsize=9)
-for axis in axes.flat:
-    axis.set_xticks([])
-    axis.set_yticks([])
+# Four test images (red frames) and the 15 nearest training images of each, by the code of each operator: the
+# paper's picture. An orange frame marks another digit.
+queries = [int((test_y == digit).nonzero()[1]) for digit in (1, 3, 8, 9)]
+asked = test_code[torch.tensor(queries)]
+titles = {operator.name: f"{operator.op} {operator.name!r}" for operator in spline.operators}
+found = {titles[name]: codebook.nearest(asked, train_code, 15, name) for name in names}
+plot.neighbours(1 - test_x, found, queries, test_y, pool=1 - train_x, pool_labels=train_y)
 plt.show()
 
 # %%
-# Mean distance of the codes of two test images, of the same digit and of different digits. The deeper the
-# operator, the larger the one in proportion to the other: the partition of the last layers is about the classes.
+# How many of the k nearest of all images are of the query's class, one number a depth. The last code has 64 units,
+# of which few differ at all between images: many neighbours are equally near, and the earliest of them are taken.
+everything = spline.code(torch.cat([train_x, test_x]))
+labels = torch.cat([train_y, test_y])
+agreement = codebook.class_agreement(everything, labels, k=(1, 5, 20), queries=range(1500, 1797))
+print(agreement)
+plot.class_agreement(agreement, k=20)
+plt.show()
+
+# %%
+# Mean distance of the codes of two test images, of the same digit and of different digits. At the last
+# operator the one is largest in proportion to the other: on average, its partition is about the classes.
 same = test_y[:, None] == test_y[None, :]
 other = ~same
 same.fill_diagonal_(False)
@@ -56,7 +56,7 @@ within, between = torch.tensor(means).T
 figure, axis = plt.subplots(figsize=(6, 3.2), layout="constrained")
 axis.plot(between.numpy(), "o-", label="different digits")
 axis.plot(within.numpy(), "o-", label="the same digit")
-axis.set_xticks(range(len(names)), titles[1:])
+axis.set_xticks(range(len(names)), list(titles.values()))
 axis.set_xlabel("operator, from input to output")
 axis.set_ylabel("mean code distance")
 axis.set_ylim(0)

@@ -190,6 +190,15 @@ def walls_of(spline: Spline, x: Tensor) -> Local:
     return Local(plan, _tensors(spline, x), _record(spline, plan, x), len(x), x.dtype, x.device)
 
 
+def through(spline: Spline, x: Tensor, name: str, input: str | None = None) -> AffineMap:
+    """The affine map of each row's region to an operator's output; at(output=...) ends at its operand."""
+    graph, end = spline.captured.graph, _node(spline, name)
+    start = graph.input if input is None else _node(spline, input)
+    if start == end or not graph.live(start)[end]:
+        raise InputError(f"the operator {name!r} does not depend on input={input!r}")
+    return AffineMap(_local(spline, x, start, end, False), _row_shape(spline, start), _row_shape(spline, end))
+
+
 def weights_of(spline: Spline) -> Weights:
     """The weights as they are now; the same object as long as they do not change."""
     tensors = current_tensors(spline)
@@ -313,5 +322,5 @@ def current_tensors(spline: Spline) -> list[Tensor]:
 
 def _check_input(spline: Spline, x: Tensor) -> None:
     arguments.rows(x, "x", spline.in_shape, spline.dtype, spline.device, "the spline")
-    if not isfinite(x.sum()) and not bool(x.isfinite().all()):  # the sum alone may overflow
+    if not isfinite(x.detach().sum()) and not bool(x.isfinite().all()):  # the sum alone may overflow
         raise InputError("x contains NaN or infinite values; remove or replace them")

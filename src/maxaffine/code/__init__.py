@@ -4,7 +4,7 @@ A network is a hierarchical vector quantiser (Balestriero & Baraniuk 2018, arXiv
 codeword, equal codes mean the same affine map, and the share of differing units is a distance between signals.
 """
 
-from maxaffine.code.hamming import distance, pairwise_distance
+from maxaffine.code.hamming import distance, distance_chunks, pairwise_distance
 from maxaffine.code.signature import Signature, Units
 from maxaffine.code.value import Code, concatenate, index_of, same_signature
 from maxaffine.code.weights import Weights
@@ -16,6 +16,7 @@ __all__ = [
     "Weights",
     "concatenate",
     "distance",
+    "distance_chunks",
     "index_of",
     "pairwise_distance",
     "same_signature",

@@ -1,6 +1,6 @@
 """Eq. 15: two signals are as far apart as the share of units whose pieces differ."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import prod
 
 import torch
@@ -55,24 +55,46 @@ def pairwise_distance(
 
     On the CPU by population counts of packed bits, on other devices by products of indicator matrices.
     """
+    return torch.cat([part for _, part in distance_chunks(p, q, operators, weights, max(1, len(p)))])
+
+
+def distance_chunks(
+    p: Code,
+    q: Code,
+    operators: Names | None = None,
+    weights: Mapping[str, float] | Sequence[float] | None = None,
+    rows: int = 512,
+) -> Iterator[tuple[slice, Tensor]]:
+    """The rows of `pairwise_distance`, so many at a time: which rows of p, and their distances to all of q.
+
+    The codes of q are prepared once. Raises InputError like `distance`, when the first chunk is asked for.
+    """
     same_signature(p, q)
-    by_bits = p.values[0].device.type == q.values[0].device.type == "cpu" if p.values else True
-    total = torch.zeros(len(p), len(q), dtype=torch.float64)
-    for places, weight in _groups(p, operators, weights):
-        if by_bits:
-            _add_by_bits(p, q, places, _units(p, places) / weight, total)
-        else:
-            agree = sum(_agreements(flat(p.values[i]), flat(q.values[i]), p.signature[i].pieces) for i in places)
-            total += weight * ((_units(p, places) - agree) / _units(p, places))
-    return total
+    groups = _groups(p, operators, weights)
+    every = p.values[0].device.type == q.values[0].device.type == "cpu"
+    add = [(_by_bits if every else _by_products)(p, q, places, _units(p, places) / weight) for places, weight in groups]
+    for start in range(0, max(1, len(p)), rows):
+        chunk = slice(start, min(start + rows, len(p)))
+        total = torch.zeros(chunk.stop - start, len(q), dtype=torch.float64)
+        for group in add:
+            group(chunk, total)
+        yield chunk, total
 
 
-def _add_by_bits(p: Code, q: Code, places: Sequence[int], scale: float, total: Tensor) -> None:
+def _by_bits(p: Code, q: Code, places: Sequence[int], scale: float) -> Callable[[slice, Tensor], None]:
     from maxaffine.code.popcount import all_pairs, planes
 
     pieces = [p.signature[i].pieces for i in places]
     (a, widths), (b, _) = (planes([flat(c.values[i]).numpy() for i in places], pieces) for c in (p, q))
-    all_pairs(a, b, widths, scale, total.numpy())
+    return lambda rows, total: all_pairs(a[rows], b, widths, scale, total.numpy())
+
+
+def _by_products(p: Code, q: Code, places: Sequence[int], scale: float) -> Callable[[slice, Tensor], None]:
+    def add(rows: slice, total: Tensor) -> None:
+        pairs = ((flat(p.values[i][rows]), flat(q.values[i]), p.signature[i].pieces) for i in places)
+        total += (_units(p, places) - sum(_agreements(*pair) for pair in pairs)) / scale
+
+    return add
 
 
 def _agreements(a: Tensor, b: Tensor, pieces: int) -> Tensor:

@@ -5,6 +5,7 @@ maxaffine.plot.partition(plane, colour="class", boundary=True, points=torch.stac
 """
 
 from maxaffine.plot.charts import Svg, bins, histogram, signed_bars
+from maxaffine.plot.codes import class_agreement, comparison, distances, embedding, neighbours, occupancy
 from maxaffine.plot.curves import line
 from maxaffine.plot.library import figure
 from maxaffine.plot.panels import layers, training, units
@@ -14,10 +15,16 @@ from maxaffine.plot.template_pictures import template_histograms, templates
 __all__ = [
     "Svg",
     "bins",
+    "class_agreement",
+    "comparison",
+    "distances",
+    "embedding",
     "figure",
     "histogram",
     "layers",
     "line",
+    "neighbours",
+    "occupancy",
     "partition",
     "signed_bars",
     "template_histograms",

@@ -1,6 +1,5 @@
 """Measure a captured network on data: the numbers of a report, each within a stated amount of work."""
 
-import hashlib
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -8,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from maxaffine.code import concatenate, pairwise_distance
+from maxaffine.code import concatenate
+from maxaffine.codebook import WHOLE, Vocabulary, class_agreement, nearest
 from maxaffine.data import Dataset
 from maxaffine.errors import InputError
 from maxaffine.margins import margin
@@ -119,25 +119,22 @@ def outputs(subject: Subject, plan: Budget, track: Track) -> Outputs:
     spline, labels = subject.spline, subject.data.labels
     values: list[torch.Tensor] = []
     biases: list[torch.Tensor] = []
-    seen: dict[str, set[bytes]] = {operator.name: set() for operator in spline.operators}
-    whole: set[bytes] = set()
+    seen = Vocabulary()
     for rows in track(_chunks(plan.rows, subject.chunk), "outputs and codes"):
         x = subject.inputs(rows)
         code = spline.code(x)
         values.append(flat(spline(x)))
         biases.append(flat(spline.replay(code, torch.zeros_like(x))))
-        whole.update(code.ids())
-        for operator, pieces in zip(code.signature, code.values, strict=True):
-            seen[operator.name].update(_digests(pieces))
+        seen.add(code)
     f, b = _numpy(torch.cat(values)), _numpy(torch.cat(biases))
     if not np.isfinite(f).all():
         raise InputError(f"the network's output is NaN or infinite at row {int((~np.isfinite(f)).any(1).argmax())}")
     before = {row[0]: row[-1] for row in composition_rows(spline.captured, spline.operators, spline.out_shape)}
     layers = tuple(
-        Layer(op.name, op.op, op.pieces, op.units, op.shape, before[op.name], len(seen[op.name]))
+        Layer(op.name, op.op, op.pieces, op.units, op.shape, before[op.name], seen.total[op.name])
         for op in spline.operators
     )
-    return Outputs(f, b, None if labels is None else labels[: plan.rows], layers, len(whole))
+    return Outputs(f, b, None if labels is None else labels[: plan.rows], layers, seen.total[WHOLE])
 
 
 def margins(subject: Subject, count: int, track: Track) -> Margins:
@@ -239,17 +236,17 @@ def neighbours(subject: Subject, plan: Budget, found: Outputs, track: Track) -> 
     if not count or not subject.spline.operators:
         return ()
     codes = [subject.spline.code(subject.inputs(rows)) for rows in _chunks(plan.pool, subject.chunk)]
-    pool, first = concatenate(codes), subject.spline.code(subject.inputs(slice(0, compared)))
+    pool = concatenate(codes)
     classes = found.labels[: plan.pool] if found.labels is not None and classifies(found) else None
     queries = _queries(min(plan.queries, plan.pool), classes)
+    asked = subject.spline.code(subject.inputs(queries))
     result = []
     for name in track(_depths(subject.spline, plan.depths), "neighbours by code"):
-        distance = _numpy(pairwise_distance(first, pool, operators=[name]))
-        np.fill_diagonal(distance, np.inf)  # an input is not its own neighbour
-        order = distance.argsort(axis=1, kind="stable")[:, :count]
-        agreement = None if classes is None else float((classes[order[:, 0]] == classes[:compared]).mean())
-        nearest = np.take_along_axis(distance, order, axis=1)
-        result.append(Neighbours(name, queries, order[queries], nearest[queries], agreement, compared))
+        near = nearest(asked, pool, count, name, own=queries)
+        agreement = None
+        if classes is not None:
+            agreement = float(class_agreement(pool, classes, (1,), name, queries=range(compared)).shares[0, 0])
+        result.append(Neighbours(name, queries, near.rows, near.distances, agreement, compared))
     return tuple(result)
 
 
@@ -282,11 +279,6 @@ def _check_classes(labels: np.ndarray | None, outputs: int) -> None:
 
 def _chunks(rows: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
-
-
-def _digests(code: torch.Tensor) -> list[bytes]:
-    rows = flat(code).cpu().numpy()
-    return [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in rows]
 
 
 def _numpy(values: torch.Tensor) -> np.ndarray:
