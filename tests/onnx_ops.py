@@ -240,8 +240,16 @@ WINDOWS = [
     *(
         one("Resize", consts=[None, floats(1, 1, *s)], mode=m, text=f"{s} {c} {m}", coordinate_transformation_mode=c)
         for s in ((2, 2), (1.5, 2.5))
-        for c in ("half_pixel", "align_corners", "pytorch_half_pixel")
+        for c in ("half_pixel", "align_corners", "pytorch_half_pixel", "asymmetric")
         for m in ("linear", "cubic")
+    ),
+    one("Resize", consts=[None, floats(1, 1, 1.5, 2)], mode="cubic", cubic_coeff_a=-0.5, text="Resize coefficient"),
+    one(
+        "Resize",
+        consts=[None, None, ints(1, 3, 1, 5)],
+        mode="linear",
+        text="Resize to one pixel",
+        coordinate_transformation_mode="pytorch_half_pixel",
     ),
     one("Resize", consts=[None, None, ints(1, 3, 9, 5)], mode="linear"),
     one("Resize", consts=[None, None, ints(1, 3, 4, 11)], mode="nearest"),

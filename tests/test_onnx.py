@@ -15,6 +15,7 @@ from onnx_models import FLOAT, Case, array, export, node, number, one, torch_net
 from onnx_ops import BOOLEAN, ELEMENTWISE, LINEAR, SHAPES, WINDOWS
 from torch import nn
 
+import maxaffine as ma
 from maxaffine.capture.onnx import read_onnx
 from maxaffine.capture.onnx.ops import RULES
 from maxaffine.errors import CaptureError
@@ -62,6 +63,38 @@ def test_two_inputs_and_outputs(tmp_path: Path) -> None:
     path = tmp_path / "two.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
     check(path)
+
+
+def test_inputs_and_outputs_by_their_names(tmp_path: Path) -> None:
+    inputs = [helper.make_tensor_value_info(k, FLOAT, ["N", 3]) for k in "ab"]
+    nodes = [node("Sub", "a b", "s"), node("MatMul", "s w", "y"), node("Relu", "y", "z")]
+    weights = [numpy_helper.from_array(array(3, 2), "w")]
+    graph = helper.make_graph(nodes, "g", inputs, [onnx.ValueInfoProto(name=k) for k in "yz"], weights)
+    path = tmp_path / "two.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+    W, x = torch.from_numpy(array(3, 2)), torch.rand(4, 3)
+    a, b = (ma.load(path, over=name, select="y").at(x).A for name in "ab")
+    torch.testing.assert_close(a, W.T.expand(4, 2, 3))
+    torch.testing.assert_close(b, -a)
+    torch.testing.assert_close(ma.load(path, over="s", select="z")(x), torch.relu(x @ W))
+    for options in ({"over": "c"}, {"over": "a", "select": "q"}):
+        with pytest.raises(CaptureError, match="none of the file's"):
+            ma.load(path, **options)
+
+
+def test_a_table_of_words(tmp_path: Path) -> None:
+    """Token ids pick rows of a constant table: the spline is taken over what they pick."""
+    ids = helper.make_tensor_value_info("ids", onnx.TensorProto.INT64, ["N", 4])
+    nodes = [node("Gather", "table ids", "words"), node("Flatten", "words", "f"), node("Gemm", "f w", "y")]
+    weights = [numpy_helper.from_array(array(7, 3), "table"), numpy_helper.from_array(array(12, 2), "w")]
+    graph = helper.make_graph([*nodes, node("Relu", "y", "z")], "g", [ids], [onnx.ValueInfoProto(name="z")], weights)
+    path = tmp_path / "words.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+    with pytest.raises(CaptureError, match="over='words'"):
+        ma.load(path)
+    spline, x = ma.load(path, over="words"), torch.rand(5, 4, 3)
+    torch.testing.assert_close(spline(x), torch.relu(x.flatten(1) @ torch.from_numpy(array(12, 2))))
+    torch.testing.assert_close(spline.at(x)(x), spline(x))
 
 
 def test_names_follow_the_file(tmp_path: Path) -> None:

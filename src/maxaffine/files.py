@@ -50,4 +50,5 @@ def load(
     from maxaffine.capture.onnx import read_onnx
 
     module, example = read_onnx(path)
+    over, select = module.place_of(over), module.output_of(select)
     return Spline.from_capture(capture_module(module, example, over, select, until, module.names))

@@ -104,7 +104,7 @@ def finish(
     tensors = [source.read().detach() for source in lowered.sources]
     with torch.no_grad():
         _check_whole(lowered, tensors, model, inputs)
-        graph = cut.begin(lowered, over, inputs.named)
+        graph = cut.begin(lowered, over, inputs.named, names)
         graph = cut.end(lowered, graph, select, _path(until, names))
         graph = labelled(graph, names, lowered.kinds)
         start = _start_value(lowered, tensors, graph, inputs)

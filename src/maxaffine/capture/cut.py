@@ -14,13 +14,16 @@ from maxaffine.errors import CaptureError
 from maxaffine.program.graph import Graph, Ref
 
 
-def begin(lowered: Lowered, over: int | str | None, is_input: bool) -> Graph:
-    """The graph with its variable: the named input, or the output of the module path over."""
+def begin(lowered: Lowered, over: int | str | None, is_input: bool, names: Mapping[str, str]) -> Graph:
+    """The graph with its variable: the named input, or the output of the module path over.
+
+    names: module path -> what messages call it (ONNX outputs).
+    """
     if over is None or is_input:
         if not lowered.graph.nodes[lowered.graph.input].floating:
             raise CaptureError(
                 "the input is of integers (token ids); take the spline over an embedding's output: "
-                f"over={_embedding(lowered)!r}"
+                f"over={names.get(_embedding(lowered), _embedding(lowered))!r}"
             )
         return lowered.graph
     return replace(lowered.graph, input=_module_output(lowered, str(over), "over"))

@@ -13,6 +13,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from maxaffine.errors import CaptureError
+
 Form = Literal["rows", "hidden", "padded", "folded"]
 FORMS: tuple[Form, ...] = ("rows", "hidden", "padded", "folded")  # in the order of preference
 
@@ -103,6 +105,23 @@ class OnnxModule(nn.Module):
         self.inputs, self.outputs = inputs, outputs
         self.steps = nn.ModuleList(steps)
         self.names: Mapping[str, str] = {f"steps.{i}": step.writes[0] for i, step in enumerate(steps)}
+
+    def place_of(self, over: int | str | None) -> int | str | None:
+        """An input of the file by name as its position, the output of a node as the path of its step."""
+        if not isinstance(over, str):
+            return over
+        paths = {name: path for path, name in self.names.items()}
+        if over not in self.inputs and over not in paths:
+            raise CaptureError(f"over={over!r} is none of the file's inputs {list(self.inputs)}, nor a node's output")
+        return self.inputs.index(over) if over in self.inputs else paths[over]
+
+    def output_of(self, select: Any) -> Any:
+        """An output of the file by name as its position; None where it is the only one."""
+        if not isinstance(select, str):
+            return select
+        if select not in self.outputs:
+            raise CaptureError(f"select={select!r} is none of the file's outputs {list(self.outputs)}")
+        return self.outputs.index(select) if len(self.outputs) > 1 else None
 
     def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
         """The outputs for a batch of rows."""

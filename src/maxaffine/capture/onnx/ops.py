@@ -172,7 +172,7 @@ BEFORE: dict[str, tuple[int, Rule]] = {  # operators that meant something else b
     "Resize": (11, Rule(window.upsample, 1, ("scales",))),
 }
 LIVE: dict[str, Rule] = {  # where what is usually a constant depends on the input
-    "Gather": Rule(shape.embedding, axes={"axis": 0}),
+    "Gather": Rule(shape.embedding),
 }
 
 

@@ -113,7 +113,7 @@ def gather(x: Tensor, indices: int | list, axis: int = 0) -> Tensor:
 
 def embedding(table: Tensor, indices: Tensor, axis: int = 0) -> Tensor:
     """The rows of a constant table at indices that depend on the input."""
-    if axis != -table.dim() or table.dim() != 2:
+    if axis not in (0, -2) or table.dim() != 2:
         raise CaptureError("indices that depend on the input are only supported for the rows of a table")
     return F.embedding(indices, table)
 

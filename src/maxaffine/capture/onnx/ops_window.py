@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -152,7 +153,7 @@ def resize(
     new = {a: int(wanted.get(a, old[a])) if sizes else math.floor(old[a] * factor[a]) for a in old}
     if mode == "nearest":
         return _nearest(x, old, new, factor, coordinate_transformation_mode, nearest_mode)
-    return _smooth(x, new, factor, mode, coordinate_transformation_mode, cubic_coeff_a, given=not sizes)
+    return _smooth(x, old, new, factor, mode, coordinate_transformation_mode, cubic_coeff_a, given=not sizes)
 
 
 Place = Callable[[int, np.float32, int, int], float]  # (new pixel, factor, old size, new size) -> old place
@@ -213,6 +214,7 @@ SMOOTH_MODES = {"linear": {3: "linear", 4: "bilinear", 5: "trilinear"}, "cubic":
 
 def _smooth(
     x: Tensor,
+    old: dict[int, int],
     new: dict[int, int],
     factor: dict[int, np.float32],
     mode: str,
@@ -222,17 +224,41 @@ def _smooth(
     given: bool,
 ) -> Tensor:
     name = _lookup(_lookup(SMOOTH_MODES, mode, "mode"), x.dim(), f"rank of the input of mode '{mode}'")
-    if coordinates not in ("half_pixel", "pytorch_half_pixel", "align_corners"):
-        raise CaptureError(f"coordinate mode '{coordinates}' is not supported for mode '{mode}'")
-    if coordinates == "pytorch_half_pixel" and 1 in new.values():
-        raise CaptureError("coordinate mode 'pytorch_half_pixel' with one pixel is not supported")
-    if mode == "cubic" and a != -0.75:
-        raise CaptureError(f"cubic_coeff_a {a} is not supported: torch has -0.75")
+    place = _lookup(PLACES, coordinates, "coordinate mode")
+    lone = coordinates == "pytorch_half_pixel" and 1 in new.values()
+    if coordinates == "asymmetric" or lone or (mode == "cubic" and a != -0.75):  # torch has none of these
+        for axis in old:
+            taps = _taps(place, factor[axis], old[axis], new[axis], _linear if mode == "linear" else partial(_cubic, a))
+            x = (x.transpose(axis, -1) @ torch.tensor(taps, dtype=x.dtype, device=x.device).T).transpose(axis, -1)
+        return x
     if coordinates == "align_corners":
         return F.interpolate(x, [new[k] for k in sorted(new)], mode=name, align_corners=True)
     if given:
         return F.interpolate(x, scale_factor=[float(factor[k]) for k in sorted(new)], mode=name, align_corners=False)
     return F.interpolate(x, [new[k] for k in sorted(new)], mode=name, align_corners=False)
+
+
+def _linear(part: float) -> dict[int, float]:
+    return {0: 1 - part, 1: part}
+
+
+def _cubic(a: float, part: float) -> dict[int, float]:
+    """The weights of four pixels around a place, Keys 1981."""
+    near = {k: (a + 2) * t**3 - (a + 3) * t**2 + 1 for k, t in ((0, part), (1, 1 - part))}
+    far = {k: a * t**3 - 5 * a * t**2 + 8 * a * t - 4 * a for k, t in ((-1, 1 + part), (2, 2 - part))}
+    return near | far
+
+
+def _taps(
+    place: Place, factor: np.float32, old: int, new: int, weights: Callable[[float], dict[int, float]]
+) -> list[list[float]]:
+    """The matrix (new, old) of an interpolation along one axis; what lies outside is the pixel at the border."""
+    matrix = [[0.0] * old for _ in range(new)]
+    for i, row in enumerate(matrix):
+        at = place(i, factor, old, new)
+        for k, weight in weights(at - math.floor(at)).items():
+            row[min(max(math.floor(at) + k, 0), old - 1)] += weight
+    return matrix
 
 
 def _lookup(table: Mapping[K, V], key: K, what: str) -> V:
