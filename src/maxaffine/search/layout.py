@@ -19,7 +19,7 @@ from maxaffine.errors import InputError
 from maxaffine.types import Names, flat
 
 Rows = NDArray[np.uint8]
-CHUNK = 2**26  # bits of rows that lie unpacked at a time, a byte each
+CHUNK = 2**24  # bits of rows that lie unpacked at a time, a byte each
 
 
 def words(pieces: int, cost: int) -> NDArray[np.uint8]:

@@ -139,6 +139,8 @@ def fold(rows: Rows, ids: Ids, of: NDArray[np.int64] | None = None) -> Part:
     if new[same].any():  # two rows with one hash: sort by the rows themselves
         order = np.lexsort(rows.T[::-1])
         new[1:] = (rows[order[1:]] != rows[order[:-1]]).any(1)
+    if len(ids) == len(rows) and new.all():
+        return _distinct(rows, ids, keys[order], order)
     label = np.empty(len(rows), np.int64)
     label[order] = np.cumsum(new) - 1
     kept, groups = order[new], label[of]
@@ -156,13 +158,23 @@ def fold(rows: Rows, ids: Ids, of: NDArray[np.int64] | None = None) -> Part:
     return Part(rows[kept], ids[by_place], offsets, keys[by_key], by_key.astype(np.uint32))
 
 
+def _distinct(rows: Rows, ids: Ids, keys: NDArray[np.uint64], order: NDArray[np.int64]) -> Part:
+    """The usual part, of rows that all differ, with few copies: one id a row."""
+    if (ids[1:] < ids[:-1]).any():
+        by_id = np.argsort(ids)
+        place = np.empty(len(ids), np.uint32)
+        place[by_id] = np.arange(len(ids), dtype=np.uint32)
+        rows, ids, order = rows[by_id], ids[by_id], place[order]
+    return Part(rows, ids, np.arange(len(ids) + 1, dtype=np.uint32), keys, order.astype(np.uint32))
+
+
 def merge(parts: Sequence[Part]) -> Part:
     """The parts as one, without what was removed."""
     rows, ids, of, start = [], [], [], 0
     for part in parts:
         counts = part.counts
         kept = np.flatnonzero(counts)
-        rows.append(np.asarray(part.rows)[kept])
+        rows.append(np.asarray(part.rows) if len(kept) == len(part.rows) else part.rows[kept])
         ids.append(part.live)
         of.append(np.repeat(np.arange(len(kept)) + start, counts[kept]))
         start += len(kept)
