@@ -114,7 +114,7 @@ class CodeIndex:
             self._state = state if self._folder is None else store.commit(self._folder, self._state, state)
             if self._fast is not None:
                 self._fast.add(fresh)
-        return torch.from_numpy(named)
+        return torch.from_numpy(named.copy())
 
     def remove(self, ids: Any) -> None:
         """Remove rows, completely or not at all. Raises InputError for ids that are not there."""

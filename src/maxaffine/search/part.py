@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -129,42 +130,43 @@ def hashes(rows: Rows) -> NDArray[np.uint64]:
 
 
 def fold(rows: Rows, ids: Ids, of: NDArray[np.int64] | None = None) -> Part:
-    """The part of N ids, of which ids[i] has the row rows[of[i]]; equal rows become one."""
-    of = np.arange(len(rows)) if of is None else of
+    """The part of N ids, of which ids[i] has the row rows[of[i]], `of` ascending; equal rows become one."""
     keys = hashes(rows)
     order = np.argsort(keys, kind="stable")
+    keys = keys[order]
     new = np.ones(len(rows), bool)
-    same = np.flatnonzero(keys[order[1:]] == keys[order[:-1]]) + 1
+    same = np.flatnonzero(keys[1:] == keys[:-1]) + 1
     new[same] = (rows[order[same]] != rows[order[same - 1]]).any(1)
     if new[same].any():  # two rows with one hash: sort by the rows themselves
         order = np.lexsort(rows.T[::-1])
+        keys = hashes(rows)[order]
         new[1:] = (rows[order[1:]] != rows[order[:-1]]).any(1)
     if len(ids) == len(rows) and new.all():
-        return _distinct(rows, ids, keys[order], order)
+        return _distinct(rows, ids, keys, order)
     label = np.empty(len(rows), np.int64)
     label[order] = np.cumsum(new) - 1
-    kept, groups = order[new], label[of]
+    kept, keys, groups = order[new], keys[new], label if of is None else label[of]
     by_group = np.lexsort((ids, groups))
     offsets = np.concatenate([[0], np.cumsum(np.bincount(groups, minlength=len(kept)))])
     rank = np.argsort(ids[by_group[offsets[:-1]]], kind="stable")  # by the lowest id of each
     place = np.empty(len(kept), np.int64)
     place[rank] = np.arange(len(kept))
-    by_place = by_group if bool((rank == np.arange(len(rank))).all()) else np.lexsort((ids, place[groups]))
-    sizes = np.diff(offsets)[rank]
-    kept = kept[rank]
-    keys = keys[kept]
+    by_place = np.lexsort((ids, place[groups]))
+    sizes = np.concatenate([[0], np.cumsum(np.diff(offsets)[rank])])
     by_key = np.argsort(keys, kind="stable")
-    offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.uint32)
-    return Part(rows[kept], ids[by_place], offsets, keys[by_key], by_key.astype(np.uint32))
+    return Part(rows[kept[rank]], ids[by_place], sizes.astype(np.uint32), keys[by_key], place[by_key].astype(np.uint32))
 
 
-def _distinct(rows: Rows, ids: Ids, keys: NDArray[np.uint64], order: NDArray[np.int64]) -> Part:
+def _distinct(rows: Rows, ids: Ids, keys: NDArray[np.uint64], order: NDArray[Any]) -> Part:
     """The usual part, of rows that all differ, with few copies: one id a row."""
     if (ids[1:] < ids[:-1]).any():
         by_id = np.argsort(ids)
         place = np.empty(len(ids), np.uint32)
         place[by_id] = np.arange(len(ids), dtype=np.uint32)
         rows, ids, order = rows[by_id], ids[by_id], place[order]
+    if (keys[1:] < keys[:-1]).any():
+        by_key = np.argsort(keys, kind="stable")
+        keys, order = keys[by_key], order[by_key]
     return Part(rows, ids, np.arange(len(ids) + 1, dtype=np.uint32), keys, order.astype(np.uint32))
 
 
