@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 
+import assets
 import numpy as np
 import pytest
+import real_models
 import torch
 from torch import Tensor, nn
 
@@ -141,6 +143,29 @@ def test_adding_and_removing(seed: int, counter: str) -> None:
             assert same.tolist() == sorted(i for d, i in zip(row, ids, strict=True) if d == 0)
 
 
+@pytest.mark.parametrize("spare", [0, 16])
+def test_removed_rows_do_not_hide_others(spare: int, counter: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part with few equal codes, many ties and nearly half of its rows removed, those first that come first."""
+    monkeypatch.setattr(parts, "SPARE", spare)
+    data, query = drawn(300, 8, 11), drawn(40, 9, 11)
+    index = ma.CodeIndex.build(data)
+    index.remove(torch.arange(140))
+    assert index.state.parts[0].removed is not None and int((index.state.parts[0].counts == 0).sum()) > 80
+    for k in (1, 10, 160):
+        distances, ids = index.search(query, k)
+        expected = by_definition(query, data[140:], list(range(140, 300)), k)
+        assert (distances.tolist(), ids.tolist()) == expected
+
+
+def test_a_radius_is_compared_as_distances_are() -> None:
+    for units in (3, 10, 49, 100, 1345):
+        layout = layout_of(drawn(1, 0, units))
+        for most in range(units + 1):
+            edge = most / units
+            assert layout.radius(edge) == most
+            assert layout.radius(np.nextafter(edge, 0)) == max(0, most - 1)
+
+
 def test_both_counters_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("faiss")
     data, query = drawn(3000, 3, 100), drawn(70, 4, 100)
@@ -230,6 +255,15 @@ def test_near_duplicates_of_an_index(counter: str, monkeypatch: pytest.MonkeyPat
     assert len(index.state.parts) > 2
 
 
+def test_removed_rows_join_no_groups() -> None:
+    chain = Code(drawn(1, 0, 4).signature, (torch.tensor([[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0]]).byte(),), 3)
+    index = ma.CodeIndex.build(chain)
+    assert [g.tolist() for g in ma.near_duplicates(index, 0.25).groups] == [[0, 1, 2]]
+    index.remove([1])
+    assert index.state.parts[0].removed is not None
+    assert ma.near_duplicates(index, 0.25).groups == ()
+
+
 def test_too_many_pairs_are_refused() -> None:
     data = drawn(300, 0, 3)
     for radius in (0.0, 1.0):
@@ -265,6 +299,22 @@ def test_approximate_kinds_need_faiss(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scan, "faiss_or_none", lambda: None)
     with pytest.raises(ma.errors.MissingExtraError, match=r"'hnsw' needs faiss.*maxaffine\[search\]"):
         ma.CodeIndex.build(drawn(3, 0), kind="hnsw")
+
+
+# ---- real codes -------------------------------------------------------------------------------------------
+
+
+def test_codes_of_a_trained_network() -> None:
+    """LeNet-5 with its max-poolings on real digits, brightened copies among them."""
+    x = assets.mnist_test_32()[0][:300]
+    spline = ma.Spline(real_models.lenet5("nets/mnist/csinva_lenet.pth"), x[:1])
+    code, bright = spline.code(x), spline.code((x[:40] * 1.05).clamp(max=1))
+    distances, ids = ma.CodeIndex.build(code).search(bright, 3)
+    assert (distances.tolist(), ids.tolist()) == by_definition(bright, code, list(range(300)), 3)
+    assert ids[:, 0].tolist() == list(range(40))
+    index = ma.CodeIndex.build(code)
+    index.add(bright)
+    assert {(i, 300 + i) for i in range(40)} <= {(i, j) for i, j in ma.near_duplicates(index, 0.07).pairs.tolist()}
 
 
 # ---- bad input --------------------------------------------------------------------------------------------

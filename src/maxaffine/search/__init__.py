@@ -6,6 +6,7 @@ section 5), found as a Hamming distance of rows of bits in which every unit that
 
 from maxaffine.search.duplicates import Duplicates, near_duplicates
 from maxaffine.search.index import CodeIndex
+from maxaffine.search.layout import Layout, layout_of
 from maxaffine.search.neighbours import Neighbours
 
-__all__ = ["CodeIndex", "Duplicates", "Neighbours", "near_duplicates"]
+__all__ = ["CodeIndex", "Duplicates", "Layout", "Neighbours", "layout_of", "near_duplicates"]

@@ -133,7 +133,7 @@ class CodeIndex:
         most = arguments.whole(k, "k", 1, len(self))
         state = self._state
         if state.kind != EXACT and self._fast is None:
-            self._fast = Approximate(state.kind, state.layout.width, state.parts)
+            self._fast = Approximate(state.kind, state.layout, state.parts)
         found = [_nearest(state.parts, self._fast, rows, most) for rows in _batches(state.layout.rows(code))]
         none = np.empty((0, most), np.int32), np.empty((0, most), np.int64)
         bits, ids = (np.concatenate(part) for part in zip(none, *found, strict=True))
