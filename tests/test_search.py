@@ -241,7 +241,7 @@ def test_near_duplicates_of_codes(code: Code, radius: float, operators: object, 
     groups = components(expected)
     assert [g.tolist() for g in found.groups] == groups
     assert found.redundant.tolist() == sorted(i for g in groups for i in g[1:])
-    assert f"{len(expected)} pairs" in str(found) and f"of {40} rows" in str(found)
+    assert f"pairs {len(expected)}," in str(found) and f"of {40} rows" in str(found)
 
 
 def test_near_duplicates_of_an_index(counter: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -245,6 +245,20 @@ def test_a_second_writer_is_refused(tmp_path: Path) -> None:
     assert len(first) == 5 and len(ma.CodeIndex.open(tmp_path / "a")) == 7
 
 
+def test_a_reader_goes_on_when_a_writer_takes_parts_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between reading the manifest and the parts that it names, another process commits."""
+    writer = ma.CodeIndex.create(tmp_path / "a", drawn(5, 0))
+    real, first = store._state, []
+
+    def late(folder, about, verify):
+        if not first:
+            first.append(writer.add(drawn(50, 1)))
+        return real(folder, about, verify)
+
+    monkeypatch.setattr(store, "_state", late)
+    assert len(ma.CodeIndex.open(tmp_path / "a")) == 55
+
+
 FULL = """
 import resource, sys
 from test_search import drawn

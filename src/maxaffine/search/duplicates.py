@@ -47,8 +47,8 @@ class Duplicates:
         rows = sum(map(len, self.groups))
         exact = int((self.distances == 0).sum())
         return (
-            f"{rows} of {self.count} rows have a near-duplicate within {self.radius:g}: {len(self.pairs)} pairs "
-            f"({exact} in the same cell) in {len(self.groups)} groups"
+            f"{rows} of {self.count} rows have a near-duplicate within {self.radius:g}: pairs {len(self.pairs)}, "
+            f"of them in the same cell {exact}; groups {len(self.groups)}"
         )
 
 
@@ -73,7 +73,7 @@ def near_duplicates(
     >>> found.pairs.tolist(), found.distances.tolist()
     ([[0, 2], [0, 3], [2, 3]], [0.0, 0.25, 0.25])
     >>> print(found)
-    3 of 4 rows have a near-duplicate within 0.25: 3 pairs (1 in the same cell) in 1 groups
+    3 of 4 rows have a near-duplicate within 0.25: pairs 3, of them in the same cell 1; groups 1
     """
     index = _index(codes, ids, operators)
     if not len(index):
@@ -84,7 +84,8 @@ def near_duplicates(
     counts = np.concatenate([part.counts for part in parts])
     firsts = np.cumsum(counts) - counts
     rows = np.concatenate([part.live for part in parts])  # ids by cell; those of cell c start at firsts[c]
-    total, found = int((counts * (counts - 1) // 2).sum()), []
+    total = int((counts * (counts - 1) // 2).sum())
+    found = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int32))]
     for u, v, bits in _links(parts, counts, layout.radius(radius)):
         total += int((counts[u] * counts[v]).sum())
         _within_budget(total, limit, radius)
@@ -121,6 +122,8 @@ def _links(parts: Sequence[Part], counts: NDArray[np.int64], most: int) -> Itera
     starts = np.cumsum([0, *(len(part.rows) for part in parts)])
     for i, part in enumerate(parts):
         for j in range(i, len(parts)):
+            if i == j and most == 0:
+                continue  # the rows of one part differ
             step, size = max(1, COMPARED // len(parts[j].rows)), len(part.rows)
             for first in range(0, size, step):
                 skip = first if i == j else 0

@@ -8,6 +8,7 @@ A process that dies while it writes leaves the manifest as it was, and files tha
 takes them away. One process may write at a time; a second one is refused at its next commit.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -72,6 +73,17 @@ def commit(folder: Path, old: State, new: State) -> State:
 def read(folder: Path, verify: bool) -> State:
     """What the last commit left. Raises FileFormatError for a folder without an index and for damaged files."""
     about = _manifest(folder)
+    while True:
+        try:
+            return _state(folder, about, verify)
+        except FileFormatError:
+            newer = _manifest(folder)
+            if newer["generation"] == about["generation"]:
+                raise
+            about = newer  # another process has committed since, and taken parts away
+
+
+def _state(folder: Path, about: dict[str, Any], verify: bool) -> State:
     try:
         signature, weights = read_header(about["codes"], str(folder))
         names = [units.name for units in signature]
@@ -109,12 +121,12 @@ def _commit(folder: Path, old: State | None, new: State) -> State:
         _written(folder / f".{NAME}.part", lambda file: file.write(text))
         _settle(folder)
         os.replace(folder / f".{NAME}.part", folder / NAME)
-        _settle(folder)
     except OSError as error:
         for path in fresh:
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
         held = f"; the index still holds the {len(old)} codes committed before" if old else ""
         raise FileFormatError(f"cannot write {folder}: {error.strerror or _line(error)}{held}") from None
+    _settle(folder)
     _clear(folder, written)
     parts = tuple(
         part if part.name else _read_part(folder, entry, verify=False)
@@ -232,13 +244,13 @@ def _clear(folder: Path, written: list[dict[str, Any]]) -> None:
 
 
 def _settle(folder: Path) -> None:
-    """See the names in a folder to the disk, where folders can be opened (not on Windows)."""
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    """See the names in a folder to the disk, where folders can be opened and synced (not on Windows)."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    with contextlib.suppress(OSError):  # some file systems cannot; the files themselves are safe
+        os.fsync(handle)
+    os.close(handle)
 
 
 def _digest(about: dict[str, Any]) -> str:
