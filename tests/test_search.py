@@ -170,6 +170,7 @@ def test_both_counters_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("faiss")
     data, query = drawn(3000, 3, 100), drawn(70, 4, 100)
     monkeypatch.setattr(scan, "BLOCK", 700)
+    monkeypatch.setattr(scan, "BYTES", 500 * 16)
     found = []
     for way in (scan.faiss_or_none, lambda: None):
         monkeypatch.setattr(scan, "faiss_or_none", way)
@@ -181,6 +182,15 @@ def test_both_counters_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     (a, *rest), (b, *others) = found
     assert torch.equal(a.ids, b.ids) and torch.equal(a.distances, b.distances)
     assert all(torch.equal(p, q) for p, q in zip(rest, others, strict=True)) and len(rest[0]) > 1000
+
+
+def test_very_long_rows_are_compared_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """float32 does not hold all distances from 2^24 on."""
+    values = torch.zeros(2, 2**24 + 64, dtype=torch.uint8)
+    values[1, 1:] = 1
+    code = Code(Signature((Units("units", "any", 2, (2**24 + 64,)),), (1,)), (values,), 2)
+    near = ma.CodeIndex.build(code).within(code[0], 1.0)[0]
+    assert near.distances.tolist() == [0.0, (2**24 + 63) / (2**24 + 64)] and near.ids.tolist() == [0, 1]
 
 
 def test_equal_codes_are_kept_once() -> None:

@@ -17,6 +17,7 @@ from maxaffine.search.layout import Rows
 Positions = NDArray[np.int64]
 Counts = NDArray[np.int32]
 QUERIES, BLOCK = 64, 2**14  # numba: pairs at a time, 8 MiB of counts
+BYTES, WHOLE = 2**25, 2**24  # numba: of rows at a time; faiss gives distances within a radius in float32
 
 
 def faiss_or_none() -> ModuleType | None:
@@ -52,7 +53,7 @@ def nearest(queries: Rows, rows: Rows, k: int) -> tuple[Counts, Positions]:
 def within(queries: Rows, rows: Rows, most: int) -> tuple[Positions, Positions, Counts]:
     """Every pair of rows at most that many bits apart, by query and position: queries, positions, distances (P,)."""
     faiss = faiss_or_none()
-    if faiss is None:
+    if faiss is None or 8 * rows.shape[1] >= WHOLE:
         return _within_numba(queries, rows, most)
     queries = np.ascontiguousarray(queries)
     found = faiss.RangeSearchResult(len(queries))
@@ -93,8 +94,9 @@ def _counts(queries: Rows, rows: Rows) -> Iterator[tuple[int, NDArray[np.uint64]
 
     own = np.ascontiguousarray(queries).view(np.uint64)
     widths = np.ones(own.shape[1], np.int64)
-    for start in range(0, len(rows), BLOCK):
-        block = np.ascontiguousarray(np.ascontiguousarray(rows[start : start + BLOCK]).view(np.uint64).T)
+    step = max(1, min(BLOCK, BYTES // rows.shape[1]))
+    for start in range(0, len(rows), step):
+        block = np.ascontiguousarray(np.ascontiguousarray(rows[start : start + step]).view(np.uint64).T)
         total = np.empty((len(own), block.shape[1]), np.uint64)
         differing(own, block, widths, total)
         yield start, total
