@@ -216,6 +216,41 @@ def test_bad_data_of_the_statistics() -> None:
         tm.merge_distributions(tm.distribution(torch.ones(1), 4), tm.distribution(torch.ones(1), 8))
     with pytest.raises(InputError, match="infinite"):
         tm.distribution(torch.tensor([math.inf]))
+    with pytest.raises(InputError, match="spline is a Linear"):
+        tm.template_statistics(nn.Linear(2, 2), x, y)
+    with pytest.raises(InputError, match="inputs is a ndarray"):
+        tm.template_statistics(spline, x.numpy(), y)
+    with pytest.raises(InputError, match="memory is 'much'"):
+        tm.template_statistics(spline, x, y, memory="much")
+
+
+def test_an_overflowing_network_has_no_statistics() -> None:
+    """inf - inf is NaN, which distributions leave out: that would be a smaller data set without a word."""
+    net = nn.Sequential(nn.Linear(2, 2, bias=False), nn.ReLU(), nn.Linear(2, 2, bias=False))
+    for layer in (net[0], net[2]):
+        nn.init.constant_(layer.weight, 1.0)
+    spline, x = ma.Spline(net, torch.ones(2, 2)), torch.full((2, 2), 1e38)
+    with torch.no_grad():
+        net[2].weight.copy_(torch.tensor([[3.0, 3.0], [3.0, -3.0]]))
+    for angles in (True, False):
+        with pytest.raises(InputError, match=r"infinite.*use spline\.to\(torch\.float64\)"):
+            tm.template_statistics(spline, x, [0, 1], angles=angles)
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "said"),
+    [
+        ([0.5], {}, "values is a list"),
+        (torch.ones(1, dtype=torch.complex64), {}, "complex64"),
+        (torch.ones(1), {"bins": "8"}, "bins=8"),
+        (torch.tensor([0.5, -3.0]), {"reach": 1.0}, "a value of 3 lies beyond reach=1"),
+        (torch.ones(1), {"reach": 3.0}, "reach=3.0; give a power of two"),
+        (torch.ones(1), {"reach": math.nan}, "reach=nan"),
+    ],
+)
+def test_bad_calls_of_distributions(values: object, options: dict, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        tm.distribution(values, **options)
 
 
 # ---- pictures ------------------------------------------------------------------------------------------------

@@ -1,16 +1,17 @@
 """One object for a training loop: loss = cross_entropy(model(x), y) + penalty(x)."""
 
 from collections.abc import Callable
-from math import isfinite
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from maxaffine.arguments import is_number, require, told
 from maxaffine.errors import InputError
 from maxaffine.penalties.convolutions import convolutional_orthogonality
 from maxaffine.penalties.evaluating import captured_in_eval
-from maxaffine.penalties.layers import Layer, all_layers, last_layer
+from maxaffine.penalties.head import last_layer
+from maxaffine.penalties.layers import Layer, all_layers
 from maxaffine.penalties.rows import ENERGIES, orthogonality
 from maxaffine.penalties.template_gram import check_share, template_orthogonality
 from maxaffine.penalties.whole import soft_orthogonality, srip
@@ -99,9 +100,11 @@ class Penalty:
         self.gamma, self.on = gamma, on
         self.kind = kind if kind is not None else ("mean" if on == "templates" else "sum")
         known = ENERGIES if on == "templates" else KINDS
-        if self.kind not in known:
+        if not isinstance(self.kind, str) or self.kind not in known:
             raise InputError(f"kind={self.kind!r} is unknown on={on!r}; choose one of {', '.join(known)}")
         check_share(share)
+        if generator is not None:
+            require(generator, torch.Generator, "generator", "a torch.Generator or None")
         if share != 1 and on != "templates":
             raise InputError(
                 f"share={share} is a part of the batch's templates; on={on!r} does not depend on the batch"
@@ -121,15 +124,16 @@ class Penalty:
 
     @gamma.setter
     def gamma(self, gamma: float) -> None:
-        if not (isfinite(gamma) and gamma >= 0):
-            raise InputError(f"gamma={gamma}; a finite number >= 0 is needed")
+        if not (is_number(gamma) and gamma >= 0):
+            raise InputError(f"gamma={told(gamma)}; a finite number >= 0 is needed")
         self._gamma = float(gamma)
 
     def __call__(self, x: Tensor | None = None) -> Tensor:
         """The penalty times gamma, 0-dim; x: the batch (N, *in), read for on="templates" only."""
         if self.on == "templates":
-            if x is None:
-                raise InputError("a penalty on the templates is one of a batch: call penalty(x)")
+            if not isinstance(x, Tensor):
+                given = "" if x is None else f", x is {told(x)}"
+                raise InputError(f"a penalty on the templates is one of a batch: call penalty(x) with a tensor{given}")
             return self._of_templates(x)
         weight = self.layers[0].source.read()
         if self.gamma == 0:

@@ -6,11 +6,11 @@ standard deviation sigma |A_y - A_c|. So class c overtakes y with probability Q(
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isfinite
 
 import torch
 from torch import Tensor
 
+from maxaffine import arguments
 from maxaffine.errors import InputError
 from maxaffine.spline import Spline
 from maxaffine.templates.bank import Templates, checked_labels, correct, templates
@@ -32,6 +32,7 @@ def pairwise_error(bank: Templates, sigma: float, labels: Tensor | Sequence[int]
     tensor([[0.0000, 0.1587]])
     """
     _check_sigma(sigma)
+    arguments.require(bank, Templates, "bank", "what maxaffine.templates.templates returns")
     y = bank.scores.argmax(1) if labels is None else checked_labels(labels, *bank.b.shape).to(bank.b.device)
     gap = correct(bank.scores, y).unsqueeze(1) - bank.scores
     lengths = torch.linalg.vector_norm((correct(bank.A, y).unsqueeze(1) - bank.A).flatten(2), dim=2)
@@ -76,10 +77,12 @@ def noisy_errors(
     (1.0, True)
     """
     _check_sigma(sigma)
-    if tuple(x.shape) != spline.in_shape or draws < 1:
-        raise InputError(
-            f"one point of shape {spline.in_shape} and draws >= 1 are needed; got {tuple(x.shape)}, {draws}"
-        )
+    arguments.require(spline, Spline, "spline", "a maxaffine.Spline of the network")
+    if generator is not None:
+        arguments.require(generator, torch.Generator, "generator", "a torch.Generator or None")
+    draws = arguments.whole(draws, "draws")
+    if tuple(arguments.values(x, "x", f"one point of shape {spline.in_shape}").shape) != spline.in_shape:
+        raise InputError(f"one point of shape {spline.in_shape} is needed; got {tuple(x.shape)}")
     point = x.detach().unsqueeze(0)
     bank, code = templates(spline.at(point), point), spline.code(point)
     y = int(bank.scores[0].argmax()) if label is None else int(checked_labels([label], *bank.b.shape)[0])
@@ -104,5 +107,5 @@ def _overtaken(scores: Tensor, y: int) -> Tensor:
 
 
 def _check_sigma(sigma: float) -> None:
-    if not (isfinite(sigma) and sigma > 0):
-        raise InputError(f"sigma={sigma}; a positive finite standard deviation is needed")
+    if not (arguments.is_number(sigma) and sigma > 0):
+        raise InputError(f"sigma={arguments.told(sigma)}; a positive finite standard deviation is needed")
