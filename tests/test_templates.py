@@ -243,6 +243,15 @@ def test_errors_of_equal_templates_are_certain() -> None:
     assert tm.pairwise_error(bank, 1.0, [2]).tolist() == [[1.0, 1.0, 0.0]]
 
 
+def test_a_tie_of_a_dead_network_is_half_an_error() -> None:
+    net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 3)).double()
+    with torch.no_grad():
+        net[0].bias.fill_(-100.0)
+        net[2].bias.copy_(torch.tensor([1.0, 1.0, 0.0]))
+    found = tm.noisy_errors(ma.Spline(net, torch.zeros(1, 2).double()), torch.zeros(2).double(), 0.1, 20, label=0)
+    assert found.predicted.tolist() == found.frozen.tolist() == found.network.tolist() == [0.0, 0.5, 0.0]
+
+
 # ---- spectral norm -------------------------------------------------------------------------------------------
 
 

@@ -45,7 +45,7 @@ def pairwise_error(bank: Templates, sigma: float, labels: Tensor | Sequence[int]
 class NoisyErrors:
     """Shares of noise draws in which class c overtakes y, (C,) each; error bars are sqrt(p (1 - p) / draws).
 
-    predicted: by `pairwise_error`; frozen: of draws, with the map of x frozen; network: of the same draws, by the
+    A tie counts half, as in the prediction: two classes of a dead network are always equal. predicted: by `pairwise_error`; frozen: of draws, with the map of x frozen; network: of the same draws, by the
     network itself; stayed: the share of draws that stayed in the region of x, where the last two agree.
     """
 
@@ -102,8 +102,11 @@ def _portions(total: int, most: int) -> list[int]:
 
 
 def _overtaken(scores: Tensor, y: int) -> Tensor:
-    """(C,): in how many rows each class is above y."""
-    return (scores > scores[:, y : y + 1]).sum(0)
+    """(C,): in how many rows each class is above y; where the two are equal, in half a row."""
+    own = scores[:, y : y + 1]
+    found = (scores > own).sum(0) + (scores == own).sum(0) / 2
+    found[y] = 0
+    return found
 
 
 def _check_sigma(sigma: float) -> None:
