@@ -45,8 +45,9 @@ def pairwise_error(bank: Templates, sigma: float, labels: Tensor | Sequence[int]
 class NoisyErrors:
     """Shares of noise draws in which class c overtakes y, (C,) each; error bars are sqrt(p (1 - p) / draws).
 
-    A tie counts half, as in the prediction: two classes of a dead network are always equal. predicted: by `pairwise_error`; frozen: of draws, with the map of x frozen; network: of the same draws, by the
-    network itself; stayed: the share of draws that stayed in the region of x, where the last two agree.
+    predicted: by `pairwise_error`; frozen: of draws, with the map of x frozen; network: of the same draws, by the
+    network itself; stayed: the share of draws that stayed in the region of x, where the last two agree. A tie counts
+    half, as in the prediction: two classes of a dead network are always equal.
     """
 
     label: int
