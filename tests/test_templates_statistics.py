@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import maxaffine as ma
+from maxaffine import data
 from maxaffine import templates as tm
+from maxaffine.architectures import mlp
 from maxaffine.errors import InputError, MemoryBudgetError
 
 ROWS, BINS = 37, 32
@@ -144,6 +146,35 @@ def test_trained_templates_tell_the_classes_of_mnist_apart(name: str) -> None:
     found = tm.template_statistics(spline, net.inputs(500), mnist_test()[1][:: 10000 // 500][:500])
     assert found.accuracy > 0.95 and found.agreements == 500 and found.completeness < 1e-4
     assert found.correct.mean > 0 > found.incorrect.mean and found.margins.mean > 0
+
+
+def separation(found: tm.TemplateStatistics) -> float:
+    """How far the two modes of the inner products stand apart, in their own width."""
+    spread = math.sqrt((found.correct.std**2 + found.incorrect.std**2) / 2)
+    return (found.correct.mean - found.incorrect.mean) / spread
+
+
+@needs_assets
+def test_templates_tell_mnist_better_apart_than_cifar10() -> None:
+    """Row 22: one network, trained on as many grey images of each; the two modes are further apart on MNIST."""
+    apart = {}
+    for name, folder in (("mnist", "data/mnist"), ("cifar10-png", "data/cifar10")):
+        parts = [data.load(name, asset(folder), train=part) for part in (True, False)]
+        images = [torch.from_numpy(part.inputs[:1000]).float().mean(1, keepdim=True) for part in parts]
+        (x, z), (y, w) = map(data.normalise, images), (torch.from_numpy(part.labels[:1000]) for part in parts)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            net = mlp(side=x.shape[-1], widths=(128, 128))
+            optimiser = torch.optim.Adam(net.parameters(), 1e-3)
+            for _ in range(15):
+                for rows in torch.randperm(1000).split(50):
+                    optimiser.zero_grad()
+                    F.cross_entropy(net(x[rows]), y[rows]).backward()
+                    optimiser.step()
+        found = tm.template_statistics(ma.Spline(net.eval(), x[:1]), z, w)
+        assert found.correct.mean > 0 > found.incorrect.mean
+        apart[name] = separation(found)
+    assert apart["mnist"] > 2 * apart["cifar10-png"]
 
 
 # ---- distributions -------------------------------------------------------------------------------------------
