@@ -330,6 +330,22 @@ def test_the_penalty_of_all_layers_is_the_sum() -> None:
         penalty.gamma = -1
 
 
+@pytest.mark.parametrize("on", ["last", "all", "templates"])
+def test_a_replaced_layer_is_not_forgotten(on: str) -> None:
+    """A new parameter in the old module is followed; of a new module the penalty would never hear."""
+    net, x = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3)), torch.randn(6, 4)
+    penalty = Penalty(net, 1.0, on=on, example=x)
+    before = penalty(x).item()
+    net[2].weight = nn.Parameter(2 * net[2].weight.detach())
+    assert penalty(x).item() > 2 * before
+    copied = copy.deepcopy(penalty)
+    net[2] = nn.Linear(5, 3)
+    with pytest.raises(ma.errors.InputError, match=r"a layer of the model was replaced .* make a new Penalty"):
+        penalty(x)
+    assert copied(x).item() > 2 * before  # its network has its old head
+    assert Penalty(net, 1.0, on=on, example=x)(x).item() != before
+
+
 def test_training_with_the_penalty_makes_the_rows_orthogonal() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 4)).train()

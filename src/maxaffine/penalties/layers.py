@@ -31,6 +31,10 @@ class Weight(Protocol):
         """The weight as it is now, differentiable."""
         ...
 
+    def tensors(self) -> list[Tensor]:
+        """What it is computed of."""
+        ...
+
 
 @dataclass(frozen=True)
 class OfModule:
@@ -43,6 +47,10 @@ class OfModule:
         weight = self.module.weight
         assert isinstance(weight, Tensor)
         return weight
+
+    def tensors(self) -> list[Tensor]:
+        """The parameters of the module."""
+        return list(self.module.parameters())
 
 
 @dataclass(frozen=True)
@@ -60,6 +68,12 @@ class OfGraph:
             return self.captured.sources[node.args[0]].read()
         tensors = [source.read() for source in self.captured.sources]
         return self.plan.constants(tensors, 1, self.captured.dtype, self.captured.device)[self.node]
+
+    def tensors(self) -> list[Tensor]:
+        """The stored tensors."""
+        nodes = self.captured.graph.nodes
+        places = [nodes[i].args[0] for i in self.plan.fixed if nodes[i].op == "tensor"]
+        return [self.captured.sources[place].read() for place in places]
 
 
 @dataclass(frozen=True)

@@ -116,6 +116,7 @@ class Penalty:
         elif on == "all":
             self.layers = all_layers(model)
         self._spline = captured_in_eval(model, example) if on == "templates" and example is not None else None
+        self._owned = self._of_model()
 
     @property
     def gamma(self) -> float:
@@ -130,6 +131,7 @@ class Penalty:
 
     def __call__(self, x: Tensor | None = None) -> Tensor:
         """The penalty times gamma, 0-dim; x: the batch (N, *in), read for on="templates" only."""
+        self._check_model()
         if self.on == "templates":
             if not isinstance(x, Tensor):
                 given = "" if x is None else f", x is {told(x)}"
@@ -153,7 +155,31 @@ class Penalty:
             return self.model
         if self._spline is None or self._spline.device != x.device or self._spline.dtype != x.dtype:
             self._spline = captured_in_eval(self.model, x)
+            self._owned = self._of_model()
         return self._spline
+
+    def _read(self) -> list[Tensor]:
+        """The tensors that the penalty is computed of."""
+        if self._spline is not None:
+            return [source.read() for source in self._spline.captured.sources]
+        return [tensor for layer in self.layers for tensor in layer.source.tensors()]
+
+    def _of_model(self) -> list[Tensor]:
+        """Those of them that are parameters of the model."""
+        if isinstance(self.model, Spline):
+            return []
+        ids = {id(parameter) for parameter in self.model.parameters()}
+        return [tensor for tensor in self._read() if id(tensor) in ids]
+
+    def _check_model(self) -> None:
+        """Raise InputError when a module of the model was replaced: the old one would be penalised."""
+        if not self._owned or isinstance(self.model, Spline):
+            return
+        read, now = self._read(), {id(tensor) for tensor in self.model.parameters()}
+        before = {id(tensor) for tensor in self._owned}
+        if any(id(tensor) in before and id(tensor) not in now for tensor in read):
+            raise InputError("a layer of the model was replaced after the penalty was made; make a new Penalty")
+        self._owned = [tensor for tensor in read if id(tensor) in now]  # a new parameter in the old module is followed
 
     def __repr__(self) -> str:
         return f"Penalty(gamma={self.gamma:g}, on={self.on!r}, kind={self.kind!r})"
