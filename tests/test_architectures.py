@@ -312,6 +312,13 @@ def test_blocks_are_those_of_their_month():
         (lambda: small_cnn(classes=0), "classes=0"),
         (lambda: small_cnn(channels=0), "channels=0"),
         (lambda: mlp(widths=(3, 0)), r"widths=\(3, 0\)"),
+        (lambda: mlp(widths=8), "widths=8; give whole numbers"),
+        (lambda: mlp(widths=(8.5,)), r"widths=\(8.5,\)"),
+        (lambda: small_cnn(classes=2.5), "classes=2.5"),
+        (lambda: small_cnn(side=32.0), "side=32.0"),
+        (lambda: small_cnn(side="32"), "side='32'"),
+        (lambda: small_cnn(bias="no"), "bias='no'; give True or False"),
+        (lambda: small_cnn(activation=["relu"]), "activation=.* give one of relu, abs"),
     ],
 )
 def test_what_cannot_be_built_is_said_in_one_line(call, words):

@@ -112,6 +112,8 @@ def test_the_lightning_callback_pickles_and_other_names_do_not_exist() -> None:
     assert pickle.loads(pickle.dumps(callbacks.LightningPenalty)) is callbacks.LightningPenalty
     with pytest.raises(AttributeError, match="no attribute 'Penalties'"):
         _ = callbacks.Penalties
+    with pytest.raises(ma.errors.InputError, match=r"penalty is None; give a maxaffine\.Penalty"):
+        callbacks.LightningPenalty(None)
 
 
 class Classifier(nn.Module):

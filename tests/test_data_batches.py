@@ -73,6 +73,8 @@ def test_normalise_leaves_its_input_and_is_differentiable():
         (torch.zeros(3), r"torch.float32 \(3,\); give real numbers of shape"),
         (torch.zeros(3, 0), r"\(3, 0\)"),
         (torch.zeros(2, 2, dtype=torch.complex64), "complex64"),
+        (None, "images is None; give real numbers of shape"),
+        (np.array([["a"]]), "images is a ndarray"),
     ],
 )
 def test_images_that_cannot_be_scaled(images, words):
@@ -170,6 +172,10 @@ def test_a_batch_may_hold_all_rows():
         ([[0], [1]], {"batch": 2}, r"labels are int64 \(2, 1\)"),
         ([], {"batch": 2}, r"\(0,\)"),
         ([0, 1], {"batch": 2, "seed": -1}, "seed=-1"),
+        ([0, 1], {"batch": 2, "seed": 1.5}, "seed=1.5: give a number from 0 on"),
+        ([0, 1], {"batch": 2.0}, "batch=2.0; give a whole number of rows"),
+        ([0, 1], {"batch": None}, "batch=None"),
+        ([0, 1], {"batch": 2, "classes": "two"}, "classes is 'two'; give a whole number"),
     ],
 )
 def test_batches_that_cannot_be_balanced(labels, options, words):
@@ -181,6 +187,8 @@ def test_batches_that_cannot_be_balanced(labels, options, words):
 def test_an_epoch_is_numbered_from_0():
     with pytest.raises(InputError, match="epoch=-1"):
         Balanced([0, 1], 2).batches(-1)
+    with pytest.raises(InputError, match=r"epoch=0\.5"):
+        Balanced([0, 1], 2).set_epoch(0.5)
 
 
 # Data sets of other libraries: stand-ins with their protocols.
@@ -289,6 +297,12 @@ def test_a_dataset_stays_what_it_is():
     assert same.inputs is data.inputs or np.shares_memory(same.inputs, data.inputs)
     assert as_dataset(data, limit=3).labels.tolist() == data.labels[:3].tolist()
     assert as_dataset(Dataset(data.inputs, None, (), "x"), limit=3).labels is None
+
+
+@pytest.mark.parametrize("limit", [0, 1.5, "3"])
+def test_a_limit_is_a_number_of_rows(limit):
+    with pytest.raises(InputError, match=f"limit is {limit}"):
+        as_dataset([(GREY[0], 1)], limit=limit)
 
 
 def stream():

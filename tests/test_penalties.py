@@ -3,6 +3,7 @@
 import copy
 from itertools import product
 
+import numpy as np
 import pytest
 import torch
 from net import Of
@@ -257,6 +258,33 @@ def test_the_last_layer_is_found_in_the_graph(name: str) -> None:
     assert all(p.grad is not None for n, p in model.get_submodule(path).named_parameters() if "bias" not in n)
 
 
+POOLED_HEADS = {
+    "tokens": (lambda m, x: m.a(x).mean(1), (7, 5), nn.Linear(5, 4)),
+    "channels last": (lambda m, x: m.a(x).permute(0, 2, 1).mean(2), (7, 5), nn.Linear(5, 4)),
+    "swapped": (lambda m, x: m.a(x).transpose(1, 2).mean(-1, keepdim=True).squeeze(2), (7, 5), nn.Linear(5, 4)),
+    "positions": (lambda m, x: m.a(x).mean((2, 3)), (2, 5, 5), nn.Conv2d(2, 4, 3)),
+    "pooled": (lambda m, x: F.avg_pool2d(m.a(x), 3).flatten(1), (2, 5, 5), nn.Conv2d(2, 4, 3)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", POOLED_HEADS)
+def test_means_over_positions_keep_the_rows_of_the_classes(name: str) -> None:
+    forward, shape, layer = POOLED_HEADS[name]
+    found = last_layer(Of(forward, a=layer), torch.randn(2, *shape))
+    assert torch.equal(found.weight, layer.weight.flatten(1))
+
+
+def test_parts_of_one_tensor_are_layers_of_their_own() -> None:
+    def forward(m: Of, x: Tensor) -> Tensor:
+        first, second = m.a.weight[:6], m.a.weight[6:]
+        h = F.linear(F.linear(x, first).relu(), second)
+        return F.linear(h.relu(), first) @ second  # both once more, one of them turned
+
+    model = Of(forward, a=nn.Linear(6, 12))
+    layers, w = all_layers(ma.Spline(model, torch.zeros(1, 6))), model.a.weight
+    assert [layer.rows.tolist() for layer in layers] == [[w[:6].tolist()], [w[6:].tolist()]]
+
+
 def test_a_functional_head_and_tied_weights() -> None:
     model = Tied()
     x = torch.randn(2, 2, 5, 5)
@@ -300,6 +328,22 @@ def test_the_penalty_of_all_layers_is_the_sum() -> None:
     assert float(penalty()) == 0
     with pytest.raises(ma.errors.InputError, match="gamma=-1"):
         penalty.gamma = -1
+
+
+@pytest.mark.parametrize("on", ["last", "all", "templates"])
+def test_a_replaced_layer_is_not_forgotten(on: str) -> None:
+    """A new parameter in the old module is followed; of a new module the penalty would never hear."""
+    net, x = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3)), torch.randn(6, 4)
+    penalty = Penalty(net, 1.0, on=on, example=x)
+    before = penalty(x).item()
+    net[2].weight = nn.Parameter(2 * net[2].weight.detach())
+    assert penalty(x).item() > 2 * before
+    copied = copy.deepcopy(penalty)
+    net[2] = nn.Linear(5, 3)
+    with pytest.raises(ma.errors.InputError, match=r"a layer of the model was replaced .* make a new Penalty"):
+        penalty(x)
+    assert copied(x).item() > 2 * before  # its network has its old head
+    assert Penalty(net, 1.0, on=on, example=x)(x).item() != before
 
 
 def test_training_with_the_penalty_makes_the_rows_orthogonal() -> None:
@@ -360,16 +404,59 @@ def test_hard_orthogonality_refuses_what_it_would_tear_apart() -> None:
 LINEAR = nn.Linear(3, 2)
 BAD = {
     "rank": (lambda: orthogonality(torch.zeros(3)), r"shape \(3,\)"),
+    "filters in place of rows": (
+        lambda: orthogonality(torch.zeros(4, 3, 5, 5)),
+        r"shape \(4, 3, 5, 5\); give floating-point rows .* of a convolution W\.flatten\(1\)",
+    ),
+    "norms of filters": (lambda: norm_control(torch.zeros(4, 3, 5, 5)), r"shape \(4, 3, 5, 5\)"),
+    "list": (lambda: orthogonality([[1.0, 2.0]]), "W is a list; give floating-point rows"),
+    "sparse": (lambda: orthogonality(torch.eye(2).to_sparse()), "sparse_coo tensor"),
+    "array": (lambda: soft_orthogonality(np.eye(2)), "W is a ndarray; give a floating-point matrix"),
+    "no filters": (lambda: convolutional_orthogonality(None), "K is None; give floating-point filters"),
+    "kind of no word": (lambda: orthogonality(torch.eye(2), ["sum"]), r"kind=\['sum'\] is unknown"),
+    "step": (lambda: srip(torch.eye(2), 1.5), "steps is 1.5; give a whole number >= 1"),
+    "half a stride": (lambda: convolutional_orthogonality(torch.zeros(2, 2, 3, 3), 1.5), "stride=1.5 does not fit"),
     "integers": (lambda: orthogonality(torch.zeros(3, 2, dtype=torch.long)), "int64"),
     "kind": (lambda: orthogonality(torch.zeros(3, 2), "total"), "kind='total' is unknown; choose one of sum"),
     "soft rank": (lambda: soft_orthogonality(torch.zeros(2, 3, 2)), r"matrix \(C, D\) is needed"),
-    "steps": (lambda: srip(torch.zeros(2, 2), 0), "steps=0"),
+    "steps": (lambda: srip(torch.zeros(2, 2), 0), "steps is 0; give a whole number >= 1"),
     "filters": (lambda: convolutional_orthogonality(torch.zeros(2, 2)), "one to three kernel axes"),
     "stride": (lambda: convolutional_orthogonality(torch.zeros(2, 2, 3, 3), (1, 2, 3)), r"stride=\(1, 2, 3\)"),
     "padding": (lambda: convolutional_orthogonality(torch.zeros(2, 2, 3, 3), 2, 1), "no multiple of stride"),
     "negative": (lambda: Penalty(LINEAR, -0.1, on="all"), "gamma=-0.1; a finite number >= 0 is needed"),
     "nan": (lambda: Penalty(LINEAR, float("nan"), on="all"), "gamma=nan"),
     "infinite": (lambda: Penalty(LINEAR, float("inf"), on="all"), "gamma=inf"),
+    "gamma in words": (lambda: Penalty(LINEAR, "0.1", on="all"), "gamma='0.1'; a finite number >= 0 is needed"),
+    "gamma of several": (
+        lambda: Penalty(LINEAR, torch.ones(2), on="all"),
+        r"gamma=a torch.float32 tensor of shape \(2,\)",
+    ),
+    "no gamma": (lambda: Penalty(LINEAR, None, on="all"), "gamma=None"),
+    "kind in a list": (lambda: Penalty(LINEAR, 1, on="all", kind=["sum"]), r"kind=\['sum'\] is unknown"),
+    "share in words": (lambda: Penalty(LINEAR, 1, on="templates", share="0.2"), "share='0.2'"),
+    "seed in place of a generator": (
+        lambda: Penalty(LINEAR, 1, on="templates", generator=3),
+        "generator is 3; give a torch.Generator or None",
+    ),
+    "an array as batch": (lambda: Penalty(LINEAR, 1, on="templates")(np.zeros((2, 3))), "x is a ndarray"),
+    "lazy": (
+        lambda: Penalty(nn.Sequential(nn.LazyLinear(3)), 1, on="all"),
+        "layer '0' has no shape yet; run the model",
+    ),
+    "mean over classes": (
+        lambda: last_layer(Of(lambda m, x: m.a(x).unflatten(1, (3, 4)).mean(2), a=nn.Linear(5, 12)), torch.zeros(1, 5)),
+        "no final linear layer: its output comes from aten.mean.dim",
+    ),
+    "pooling over classes": (
+        lambda: last_layer(
+            Of(lambda m, x: F.avg_pool1d(m.a(x).unsqueeze(1), 4), a=nn.Linear(5, 12)), torch.zeros(1, 5)
+        ),
+        "no final linear layer: its output comes from aten.avg_pool1d",
+    ),
+    "mean of filters": (
+        lambda: last_layer(Of(lambda m, x: m.a(x).mean(1), a=nn.Conv1d(2, 4, 3)), torch.zeros(1, 2, 5)),
+        "no final linear layer: its output comes from aten.mean.dim",
+    ),
     "on": (lambda: Penalty(LINEAR, 1, on="first"), "on='first' is unknown"),
     "penalty kind": (lambda: Penalty(LINEAR, 1, on="all", kind="l2"), "kind='l2' is unknown on='all'"),
     "template kind": (lambda: Penalty(LINEAR, 1, on="templates", kind="soft"), "unknown on='templates'"),

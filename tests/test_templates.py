@@ -243,6 +243,15 @@ def test_errors_of_equal_templates_are_certain() -> None:
     assert tm.pairwise_error(bank, 1.0, [2]).tolist() == [[1.0, 1.0, 0.0]]
 
 
+def test_a_tie_of_a_dead_network_is_half_an_error() -> None:
+    net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 3)).double()
+    with torch.no_grad():
+        net[0].bias.fill_(-100.0)
+        net[2].bias.copy_(torch.tensor([1.0, 1.0, 0.0]))
+    found = tm.noisy_errors(ma.Spline(net, torch.zeros(1, 2).double()), torch.zeros(2).double(), 0.1, 20, label=0)
+    assert found.predicted.tolist() == found.frozen.tolist() == found.network.tolist() == [0.0, 0.5, 0.0]
+
+
 # ---- spectral norm -------------------------------------------------------------------------------------------
 
 
@@ -334,6 +343,27 @@ def refused() -> dict[str, tuple[str, object]]:
         "not converged": ("residual", lambda: tm.spectral_norm(spline.at(x), "power", tolerance=0.0, iterations=2)),
         "no step": ("epsilon=0", lambda: tm.sign_perturbation(spline, x, 0.0)),
         "NaN step": ("epsilon=nan", lambda: tm.sign_perturbation(spline, x, math.nan)),
+        "no maps": ("f is a torch.float64 tensor", lambda: tm.templates(x, x)),
+        "signals in a list": ("x is a list", lambda: tm.templates(spline.at(x), x.tolist())),
+        "labels of words": ("labels is a list; give whole numbers", lambda: tm.correct(bank.inner, ["a"] * 4)),
+        "no labels": ("labels is None", lambda: tm.correct(bank.inner, None)),
+        "one row": (r"values is .*; give a tensor \(N, C, \.\.\.\)", lambda: tm.correct(bank.inner[0], [0])),
+        "pairs of classes": (r"give a tensor \(N, C\)", lambda: tm.wrong(bank.cosines, [0, 1, 2, 0])),
+        "no bank": ("bank is None", lambda: tm.reading(None)),
+        "a rival in words": ("labels is 'a'", lambda: tm.reading(bank, rival="a")),
+        "noise in words": ("sigma='a'", lambda: tm.pairwise_error(bank, "a")),
+        "half a draw": ("draws is 0.5", lambda: tm.noisy_errors(spline, x[0], 1.0, draws=0.5)),
+        "a seed": ("generator is 3", lambda: tm.noisy_errors(spline, x[0], 1.0, generator=3)),
+        "no point": ("x is None", lambda: tm.noisy_errors(spline, None, 1.0)),
+        "no tolerance": ("tolerance=nan", lambda: tm.spectral_norm(spline.at(x), "power", tolerance=math.nan)),
+        "no iteration": ("iterations is 0", lambda: tm.spectral_norm(spline.at(x), "power", iterations=0)),
+        "a step in words": ("epsilon='a'", lambda: tm.sign_perturbation(spline, x, "a")),
+        "no steps": ("delta is None", lambda: tm.perturbation(spline, x, None)),
+        "budget in words": ("alpha='a'", lambda: tm.optimal_gap(10, alpha="a")),
+        "half a class": ("classes=2.5", lambda: tm.optimal_gap(2.5)),
+        "whole signals": ("floating-point signals", lambda: tm.optimal_templates(torch.ones(1, 2).long(), [0], 2)),
+        "NaN signal": ("NaN or infinity", lambda: tm.optimal_templates(torch.full((1, 2), math.nan), [0], 2)),
+        "budgets of others": ("alpha has shape", lambda: tm.optimal_templates(x, [0] * 4, 3, torch.ones(3))),
         "steps of another shape": ("steps of shape", lambda: tm.perturbation(spline, x, x)),
     }
 

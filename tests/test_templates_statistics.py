@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import maxaffine as ma
+from maxaffine import data
 from maxaffine import templates as tm
+from maxaffine.architectures import mlp
 from maxaffine.errors import InputError, MemoryBudgetError
 
 ROWS, BINS = 37, 32
@@ -146,6 +148,35 @@ def test_trained_templates_tell_the_classes_of_mnist_apart(name: str) -> None:
     assert found.correct.mean > 0 > found.incorrect.mean and found.margins.mean > 0
 
 
+def separation(found: tm.TemplateStatistics) -> float:
+    """How far the two modes of the inner products stand apart, in their own width."""
+    spread = math.sqrt((found.correct.std**2 + found.incorrect.std**2) / 2)
+    return (found.correct.mean - found.incorrect.mean) / spread
+
+
+@needs_assets
+def test_templates_tell_mnist_better_apart_than_cifar10() -> None:
+    """Row 22: one network, trained on as many grey images of each; the two modes are further apart on MNIST."""
+    apart = {}
+    for name, folder in (("mnist", "data/mnist"), ("cifar10-png", "data/cifar10")):
+        parts = [data.load(name, asset(folder), train=part) for part in (True, False)]
+        images = [torch.from_numpy(part.inputs[:1000]).float().mean(1, keepdim=True) for part in parts]
+        (x, z), (y, w) = map(data.normalise, images), (torch.from_numpy(part.labels[:1000]) for part in parts)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            net = mlp(side=x.shape[-1], widths=(128, 128))
+            optimiser = torch.optim.Adam(net.parameters(), 1e-3)
+            for _ in range(15):
+                for rows in torch.randperm(1000).split(50):
+                    optimiser.zero_grad()
+                    F.cross_entropy(net(x[rows]), y[rows]).backward()
+                    optimiser.step()
+        found = tm.template_statistics(ma.Spline(net.eval(), x[:1]), z, w)
+        assert found.correct.mean > 0 > found.incorrect.mean
+        apart[name] = separation(found)
+    assert apart["mnist"] > 2 * apart["cifar10-png"]
+
+
 # ---- distributions -------------------------------------------------------------------------------------------
 
 numbers = st.lists(st.floats(-1e6, 1e6, allow_subnormal=False), min_size=1, max_size=12)
@@ -216,6 +247,41 @@ def test_bad_data_of_the_statistics() -> None:
         tm.merge_distributions(tm.distribution(torch.ones(1), 4), tm.distribution(torch.ones(1), 8))
     with pytest.raises(InputError, match="infinite"):
         tm.distribution(torch.tensor([math.inf]))
+    with pytest.raises(InputError, match="spline is a Linear"):
+        tm.template_statistics(nn.Linear(2, 2), x, y)
+    with pytest.raises(InputError, match="inputs is a ndarray"):
+        tm.template_statistics(spline, x.numpy(), y)
+    with pytest.raises(InputError, match="memory is 'much'"):
+        tm.template_statistics(spline, x, y, memory="much")
+
+
+def test_an_overflowing_network_has_no_statistics() -> None:
+    """inf - inf is NaN, which distributions leave out: that would be a smaller data set without a word."""
+    net = nn.Sequential(nn.Linear(2, 2, bias=False), nn.ReLU(), nn.Linear(2, 2, bias=False))
+    for layer in (net[0], net[2]):
+        nn.init.constant_(layer.weight, 1.0)
+    spline, x = ma.Spline(net, torch.ones(2, 2)), torch.full((2, 2), 1e38)
+    with torch.no_grad():
+        net[2].weight.copy_(torch.tensor([[3.0, 3.0], [3.0, -3.0]]))
+    for angles in (True, False):
+        with pytest.raises(InputError, match=r"infinite.*use spline\.to\(torch\.float64\)"):
+            tm.template_statistics(spline, x, [0, 1], angles=angles)
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "said"),
+    [
+        ([0.5], {}, "values is a list"),
+        (torch.ones(1, dtype=torch.complex64), {}, "complex64"),
+        (torch.ones(1), {"bins": "8"}, "bins=8"),
+        (torch.tensor([0.5, -3.0]), {"reach": 1.0}, "a value of 3 lies beyond reach=1"),
+        (torch.ones(1), {"reach": 3.0}, "reach=3.0; give a power of two"),
+        (torch.ones(1), {"reach": math.nan}, "reach=nan"),
+    ],
+)
+def test_bad_calls_of_distributions(values: object, options: dict, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        tm.distribution(values, **options)
 
 
 # ---- pictures ------------------------------------------------------------------------------------------------

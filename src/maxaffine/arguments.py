@@ -6,7 +6,7 @@ from numbers import Integral, Real
 from os import PathLike, fspath
 from pathlib import Path
 from sys import maxsize
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 import torch
 from torch import Tensor
@@ -102,6 +102,15 @@ def number(value: Any, name: str, low: float = -inf, high: float = inf) -> float
     if not low <= found <= high or abs(found) == inf:
         raise InputError(f"{name} is {told(value)}; give {wanted}")
     return found
+
+
+def is_number(value: Any) -> TypeGuard[float]:
+    """Whether a value is a finite real number; True and False are none.
+
+    >>> is_number(0.5), is_number(float("nan")), is_number("0.5"), is_number(True)
+    (True, False, False, False)
+    """
+    return isinstance(value, Real) and not isinstance(value, bool) and abs(float(value)) < inf
 
 
 def whole(value: Any, name: str, low: int = 1, high: int | None = None) -> int:

@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
+from maxaffine.arguments import require
 from maxaffine.errors import InputError, MissingExtraError
 from maxaffine.penalties import Penalty
 
@@ -92,6 +93,7 @@ class _Hooks:
 
     def __init__(self, penalty: Penalty, inputs: Inputs = inputs_of) -> None:
         super().__init__()
+        require(penalty, Penalty, "penalty", "a maxaffine.Penalty")
         self.penalty, self.inputs = penalty, inputs
         self.batch: Any = None
         self.last: Tensor | None = None

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
+from maxaffine.arguments import told
 from maxaffine.errors import InputError
 
 # A residual block as the authors changed it between January and February 2018.
@@ -41,6 +42,9 @@ class Style:
 
     def __post_init__(self) -> None:
         check("activation", self.activation, ACTIVATIONS)
+        for name, value in {"batch_norm": self.batch_norm, "bias": self.bias}.items():
+            if not isinstance(value, bool):
+                raise InputError(f"{name}={told(value)}; give True or False")
 
     @property
     def own_bias(self) -> bool:
@@ -89,8 +93,8 @@ class Layers:
         self.name, self.style, self.channels, self.side, self.given = name, style, channels, side, side
         self.layers: OrderedDict[str, nn.Module] = OrderedDict()
         for what, number in {"channels": channels, "side": side}.items():
-            if number < 1:
-                raise InputError(f"{name}: {what}={number}; images have at least one")
+            if not isinstance(number, int) or number < 1:
+                raise InputError(f"{name}: {what}={told(number)}; images have at least one")
 
     def add(self, name: str, layer: nn.Module) -> None:
         """Add a layer under the next free number of its name: conv1, conv2, ..."""
@@ -160,8 +164,8 @@ class Layers:
 
     def head(self, classes: int, bias: bool) -> nn.Sequential:
         """Return the network, ended by the linear classifier, with its first weights."""
-        if classes < 1:
-            raise InputError(f"{self.name}: classes={classes}; give at least 1")
+        if not isinstance(classes, int) or classes < 1:
+            raise InputError(f"{self.name}: classes={told(classes)}; give at least 1")
         size = self.flat()
         self.layers["head"] = nn.Linear(size, classes, bias=bias and self.style.bias)
         return initialise(nn.Sequential(self.layers))
@@ -182,5 +186,5 @@ def initialise(model: nn.Sequential) -> nn.Sequential:
 
 def check(what: str, given: str, known: Collection[str]) -> None:
     """Refuse a name that is not one of the known ones."""
-    if given not in known:
+    if not isinstance(given, str) or given not in known:
         raise InputError(f"{what}={given!r}: give one of {', '.join(known)}")

@@ -173,9 +173,9 @@ def mlp(
         InputError: an unknown activation, or a width below 1.
     """
     layers = Layers("mlp", Style(batch_norm, bias, activation), channels, side)
+    if not isinstance(widths, Sequence) or not all(isinstance(width, int) and width >= 1 for width in widths):
+        raise InputError(f"mlp: widths={ascii(widths)[:60]}; give whole numbers, each at least 1")
     for width in widths:
-        if width < 1:
-            raise InputError(f"mlp: widths={tuple(widths)}; each is at least 1")
         layers.dense(width)
     return layers.head(classes, bias=True)
 

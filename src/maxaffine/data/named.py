@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from maxaffine.arguments import path_of
 from maxaffine.data.dataset import BROKEN, Contents, Dataset, first_line
 from maxaffine.data.files import read_file, read_image
 from maxaffine.data.pickles import read_pickle
@@ -42,7 +43,7 @@ def load(name: str, root: str | Path | None = None, train: bool = True) -> Datas
     """
     if name not in READERS:
         raise InputError(f"load({name!r}): known are {', '.join(READERS)}; for files of your own use read(path)")
-    images, labels, classes = READERS[name](None if root is None else Path(root), train)
+    images, labels, classes = READERS[name](None if root is None else path_of(root), train)
     return Dataset(images, labels, classes, f"{name} ({'train' if train else 'test'})")
 
 

@@ -31,7 +31,7 @@ def as_dataset(obj: Any, limit: int | None = None) -> Dataset:
     Raises:
         InputError: obj has no length or index, an item is no image with a label, or shapes differ.
     """
-    if limit is not None and limit < 1:
+    if limit is not None and (not isinstance(limit, int) or limit < 1):
         raise InputError(f"limit is {limit}: ask for at least 1 row")
     if isinstance(obj, Dataset):
         labels = obj.labels if obj.labels is None else obj.labels[:limit]

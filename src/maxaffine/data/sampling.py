@@ -1,11 +1,13 @@
 """Batches that hold as many rows of every class."""
 
 from collections.abc import Iterator, Sequence
+from numbers import Integral
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from maxaffine.arguments import told, whole
 from maxaffine.errors import InputError
 
 
@@ -38,10 +40,12 @@ class Balanced:
         self, labels: Tensor | np.ndarray | Sequence[int], batch: int, seed: int = 0, classes: int | None = None
     ) -> None:
         values = _classes(labels)
-        self.classes = int(values.max()) + 1 if classes is None else classes
-        self.batch, self.seed, self.epoch, self.rows = batch, seed, 0, len(values)
-        if seed < 0:
-            raise InputError(f"seed={seed}: give a number from 0 on")
+        self.classes = int(values.max()) + 1 if classes is None else whole(classes, "classes")
+        self.epoch, self.rows = 0, len(values)
+        self.seed = _from_zero("seed", seed)
+        if isinstance(batch, bool) or not isinstance(batch, Integral):
+            raise InputError(f"batch={told(batch)}; give a whole number of rows")
+        self.batch = int(batch)
         if values.max() >= self.classes:
             raise InputError(f"label {values.max()}: labels of {self.classes} classes are from 0 to {self.classes - 1}")
         if batch < 1 or batch % self.classes:
@@ -68,7 +72,7 @@ class Balanced:
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose batches come next."""
-        self.epoch = epoch
+        self.epoch = _from_zero("epoch", epoch)
 
     def batches(self, epoch: int) -> Tensor:
         """Rows of all batches of an epoch, int64 (floor(N / batch), batch), in each batch class by class.
@@ -76,13 +80,18 @@ class Balanced:
         Raises:
             InputError: epoch is negative.
         """
-        if epoch < 0:
-            raise InputError(f"epoch={epoch}: give a number from 0 on")
+        epoch = _from_zero("epoch", epoch)
         random = np.random.default_rng((self.seed, epoch))
         drawn = [
             [random.choice(members, self.share, replace=False) for members in self._members] for _ in range(len(self))
         ]
         return torch.from_numpy(np.array(drawn, np.int64).reshape(len(self), self.batch))
+
+
+def _from_zero(name: str, value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 0:
+        raise InputError(f"{name}={told(value)}: give a number from 0 on")
+    return int(value)
 
 
 def _classes(labels: Tensor | np.ndarray | Sequence[int]) -> np.ndarray:

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from maxaffine.arguments import told
 from maxaffine.errors import InputError
 
 
@@ -23,7 +24,10 @@ def normalise(images: Tensor | np.ndarray) -> Tensor:
 
     Source: the experiments of Balestriero and Baraniuk, 2018, arXiv 1805.06576.
     """
-    rows = torch.as_tensor(images)
+    try:
+        rows = torch.as_tensor(images)
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(f"images is {told(images)}; give real numbers of shape (N, *image)") from None
     if rows.dim() < 2 or rows[:1].numel() == 0 or rows.is_complex():
         raise InputError(f"images are {rows.dtype} {tuple(rows.shape)}; give real numbers of shape (N, *image)")
     rows = rows if rows.is_floating_point() else rows.float()

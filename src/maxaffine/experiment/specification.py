@@ -39,13 +39,20 @@ def _rates(values: tuple[float, ...]) -> tuple[float, ...]:
 
 def _seeds(given: Any) -> Any:
     """How many, or which: 3 is [0, 1, 2]."""
-    return list(range(given)) if isinstance(given, int) and not isinstance(given, bool) else given
+    if not isinstance(given, int) or isinstance(given, bool):
+        return given
+    if not 1 <= given <= MOST_SEEDS:
+        raise ValueError(f"{given} seeds: give 1 to {MOST_SEEDS}, or a list of them")
+    return list(range(given))
 
 
 def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
     if len(set(values)) < len(values) or not values:
         raise ValueError(f"{list(values)}: give at least one value, each once")
     return values
+
+
+MOST_SEEDS = 10_000  # a larger number is one seed that was meant, without its brackets
 
 
 class Strict(BaseModel):
@@ -232,5 +239,6 @@ def _line(found: Any) -> str:
     if kind == "extra_forbidden":
         table = TABLES[place[0]] if len(place) == 2 else Settings
         return f"unknown key {key}; known here are {', '.join(table.model_fields)}"
-    reason = found["msg"].removeprefix("Value error, ")
+    reason = found["msg"].removeprefix("Value error, ").replace("a valid tuple", "a list")
+    reason = reason.partition("valid dictionary")[0] + "table" if kind == "model_type" else reason
     return f"{key}: {reason[:1].lower()}{reason[1:]}" + ("" if kind == "value_error" else f", got {found['input']!r}")

@@ -11,7 +11,8 @@
 
 from maxaffine.penalties.convolutions import convolutional_orthogonality
 from maxaffine.penalties.hard import hard_orthogonality, remove_hard_orthogonality
-from maxaffine.penalties.layers import Layer, all_layers, last_layer
+from maxaffine.penalties.head import last_layer
+from maxaffine.penalties.layers import Layer, all_layers
 from maxaffine.penalties.penalty import Penalty
 from maxaffine.penalties.rows import norm_control, orthogonality
 from maxaffine.penalties.template_gram import template_orthogonality

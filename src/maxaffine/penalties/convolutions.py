@@ -1,11 +1,12 @@
 """Orthogonality of a convolution as the linear map that it is: its doubly block-Toeplitz matrix, never built."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from maxaffine import arguments
 from maxaffine.errors import InputError
 
 Sizes = int | Sequence[int]
@@ -47,9 +48,10 @@ def convolutional_orthogonality(
 
     Source: Wang, Chen, Chakraborty & Yu 2020, Orthogonal convolutional neural networks, arXiv 1911.12207.
     """
+    give = "floating-point filters (C_out, C_in, *kernel) with one to three kernel axes"
+    K = arguments.values(K, "K", give)
     if K.dim() not in CONVOLVE or not K.is_floating_point() or 0 in K.shape:
-        given = f"K is {K.dtype} of shape {tuple(K.shape)}"
-        raise InputError(f"{given}; filters (C_out, C_in, *kernel) with one to three kernel axes are needed")
+        raise InputError(f"K is {arguments.told(K)}; give {give}")
     axes = K.dim() - 2
     strides, steps = _sizes("stride", stride, axes), _sizes("dilation", dilation, axes)
     reach = [(k - 1) * d // s * s for k, d, s in zip(K.shape[2:], steps, strides, strict=True)]
@@ -75,7 +77,7 @@ def _spread(K: Tensor, steps: Sequence[int]) -> Tensor:
 
 
 def _sizes(name: str, value: Sizes, axes: int, least: int = 1) -> list[int]:
-    sizes = [value] * axes if isinstance(value, int) else list(value)
-    if len(sizes) != axes or any(s < least for s in sizes):
+    sizes: list[int] = [value] * axes if isinstance(value, int) or not isinstance(value, Iterable) else list(value)
+    if len(sizes) != axes or not all(isinstance(s, int) and s >= least for s in sizes):
         raise InputError(f"{name}={value} does not fit a kernel of {axes} axes; give one number >= {least}, or {axes}")
     return sizes

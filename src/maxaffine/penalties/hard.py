@@ -9,7 +9,8 @@ from torch.nn.utils import parametrizations, parametrize
 
 from maxaffine.errors import InputError
 from maxaffine.penalties.evaluating import captured_in_eval
-from maxaffine.penalties.layers import Layer, OfGraph, all_layers, last_layer
+from maxaffine.penalties.head import last_layer
+from maxaffine.penalties.layers import Layer, OfGraph, all_layers
 
 
 class FilterRows(nn.Module):

@@ -1,4 +1,4 @@
-"""The weights of a network: its linear and convolution layers as matrices of rows, and which of them is the last."""
+"""The weights of a network: its linear and convolution layers as matrices of rows."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -6,12 +6,12 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.parameter import is_lazy
 
 from maxaffine.capture import Captured
 from maxaffine.errors import InputError
 from maxaffine.penalties.convolutions import Sizes
-from maxaffine.penalties.evaluating import captured_in_eval
-from maxaffine.program.graph import Graph, Node, Ref
+from maxaffine.program.graph import Graph, Node, Ref, substitute
 from maxaffine.program.plan import Plan
 from maxaffine.spline import Spline
 
@@ -20,17 +20,8 @@ TRANSPOSED = tuple(f"aten.conv_transpose{d}d.{form}" for d, form in ((1, "defaul
 PRODUCTS = {"aten.linear.default": 1, "aten.addmm.default": 2, "aten.mm.default": 1, "aten.matmul.default": 1}
 """Matrix products -> the place of the weight."""
 
-PASSED = (
-    *("aten.view.default", "aten._unsafe_view.default", "aten.reshape.default", "aten.flatten.using_ints"),
-    *("aten.squeeze.default", "aten.squeeze.dim", "aten.squeeze.dims", "aten.unsqueeze.default", "aten.clone.default"),
-    *("aten.permute.default", "aten.transpose.int", "aten.alias.default", "aten.contiguous.default"),
-    *("aten.mean.default", "aten.mean.dim", "aten.avg_pool1d.default", "aten.avg_pool2d.default"),
-    *("aten.adaptive_avg_pool1d.default", "aten.adaptive_avg_pool2d.default", "aten.adaptive_avg_pool3d.default"),
-    *("aten.add.Tensor", "aten.add.Scalar", "aten.sub.Tensor", "aten.sub.Scalar", "aten._to_copy.default"),
-    *("aten.softmax.int", "aten._softmax.default", "aten.log_softmax.int", "aten._log_softmax.default"),
-    *("aten.dropout.default",),
-)
-"""What may stand between the last linear layer and the output without changing which rows the classes have."""
+TURNED = ("aten.t.default", "aten.transpose.int", "aten.permute.default", "aten.numpy_T.default", "aten.mT.default")
+"""Of a matrix: itself or its transpose."""
 
 
 class Weight(Protocol):
@@ -38,6 +29,10 @@ class Weight(Protocol):
 
     def read(self) -> Tensor:
         """The weight as it is now, differentiable."""
+        ...
+
+    def tensors(self) -> list[Tensor]:
+        """What it is computed of."""
         ...
 
 
@@ -52,6 +47,10 @@ class OfModule:
         weight = self.module.weight
         assert isinstance(weight, Tensor)
         return weight
+
+    def tensors(self) -> list[Tensor]:
+        """The parameters of the module."""
+        return list(self.module.parameters())
 
 
 @dataclass(frozen=True)
@@ -69,6 +68,12 @@ class OfGraph:
             return self.captured.sources[node.args[0]].read()
         tensors = [source.read() for source in self.captured.sources]
         return self.plan.constants(tensors, 1, self.captured.dtype, self.captured.device)[self.node]
+
+    def tensors(self) -> list[Tensor]:
+        """The stored tensors."""
+        nodes = self.captured.graph.nodes
+        places = [nodes[i].args[0] for i in self.plan.fixed if nodes[i].op == "tensor"]
+        return [self.captured.sources[place].read() for place in places]
 
 
 @dataclass(frozen=True)
@@ -108,40 +113,6 @@ class Layer:
         return (groups.transpose(1, 2) if self.convolution.transposed else groups).flatten(2)
 
 
-def last_layer(model: nn.Module | Spline, example: Any = None) -> Layer:
-    """The final linear layer: the linear map (or convolution) whose output is the logits, found in the graph.
-
-    Reshapes, added constants, means over positions and a softmax may follow it; anything else between it and the
-    output is refused. `.weight` is its live matrix (C, D), one row a class; `.path` the module that calls it.
-    A model is captured for this, in eval mode and around `example` (see `maxaffine.Spline`); it is not changed.
-    Raises InputError when there is no final linear layer or no example, CaptureError.
-
-    >>> import torch
-    >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
-    >>> head = last_layer(net, torch.zeros(1, 4))
-    >>> head.path, tuple(head.weight.shape)
-    ('2', (3, 8))
-    """
-    spline = captured_in_eval(model, example)
-    graph = spline.captured.graph
-    live, at = graph.live(graph.input), graph.output
-    while at != graph.input:
-        node = graph.nodes[at]
-        layer = _layer(spline.captured, node, live)
-        if layer is not None:
-            return layer
-        operands = [j for _, j in node.operands() if live[j]]
-        if node.op not in PASSED or len(operands) != 1:
-            break
-        at = operands[0]
-    node = graph.nodes[at]
-    where = f"{node.op} in module {node.module!r}" if at != graph.input else "its input"
-    raise InputError(
-        f"the network has no final linear layer: its output comes from {where}; penalise on='all' or on='templates', "
-        "or cut the network behind a linear layer with ma.Spline(model, example, until=...)"
-    )
-
-
 def all_layers(model: nn.Module | Spline) -> tuple[Layer, ...]:
     """Every linear and convolution layer; weights that are tied are listed once.
 
@@ -167,6 +138,8 @@ def _of_model(model: nn.Module) -> Iterator[tuple[Any, Layer]]:
         else:
             continue
         plain = module._parameters.get("weight")
+        if plain is not None and is_lazy(plain):
+            raise InputError(f"the weight of layer {path!r} has no shape yet; run the model on a batch first")
         yield id(module if plain is None else plain), layer
 
 
@@ -179,20 +152,25 @@ def _of_spline(spline: Spline) -> Iterator[tuple[Any, Layer]]:
     captured = spline.captured
     live = captured.graph.live(captured.graph.input)
     for node in captured.graph.nodes:
-        layer = _layer(captured, node, live)
+        layer = layer_of(captured, node, live)
         if layer is not None:
             assert isinstance(layer.source, OfGraph)
-            yield _roots(captured, layer.source), layer
+            yield _computation(captured, layer.source.node), layer
 
 
-def _roots(captured: Captured, weight: OfGraph) -> tuple[int, ...]:
-    """The stored tensors that a weight is computed of: equal for tied weights."""
+def _computation(captured: Captured, at: int) -> tuple[Any, ...]:
+    """How a constant is computed of the stored tensors: equal for tied weights, a transposed one included."""
     nodes = captured.graph.nodes
-    places = [nodes[i].args[0] for i in weight.plan.fixed if nodes[i].op == "tensor"]
-    return tuple(sorted({id(captured.sources[place].read()) for place in places}))
+    node = nodes[at]
+    if node.op == "tensor":
+        return (id(captured.sources[node.args[0]].read()),)
+    if node.op in TURNED and len(node.shape) == 2:
+        return _computation(captured, node.args[0].index)
+    arguments = substitute(node.args, lambda leaf: _computation(captured, leaf.index) if type(leaf) is Ref else leaf)
+    return node.op, repr(arguments), repr(node.kwargs)
 
 
-def _layer(captured: Captured, node: Node, live: Sequence[bool]) -> Layer | None:
+def layer_of(captured: Captured, node: Node, live: Sequence[bool]) -> Layer | None:
     """The layer that a node is: a live tensor times a weight that does not vary."""
     place = PRODUCTS.get(node.op, 1 if node.op in (*CONVOLUTIONS, *TRANSPOSED) else None)
     if place is None:

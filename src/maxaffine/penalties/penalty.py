@@ -1,16 +1,17 @@
 """One object for a training loop: loss = cross_entropy(model(x), y) + penalty(x)."""
 
 from collections.abc import Callable
-from math import isfinite
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from maxaffine.arguments import is_number, require, told
 from maxaffine.errors import InputError
 from maxaffine.penalties.convolutions import convolutional_orthogonality
 from maxaffine.penalties.evaluating import captured_in_eval
-from maxaffine.penalties.layers import Layer, all_layers, last_layer
+from maxaffine.penalties.head import last_layer
+from maxaffine.penalties.layers import Layer, all_layers
 from maxaffine.penalties.rows import ENERGIES, orthogonality
 from maxaffine.penalties.template_gram import check_share, template_orthogonality
 from maxaffine.penalties.whole import soft_orthogonality, srip
@@ -99,9 +100,11 @@ class Penalty:
         self.gamma, self.on = gamma, on
         self.kind = kind if kind is not None else ("mean" if on == "templates" else "sum")
         known = ENERGIES if on == "templates" else KINDS
-        if self.kind not in known:
+        if not isinstance(self.kind, str) or self.kind not in known:
             raise InputError(f"kind={self.kind!r} is unknown on={on!r}; choose one of {', '.join(known)}")
         check_share(share)
+        if generator is not None:
+            require(generator, torch.Generator, "generator", "a torch.Generator or None")
         if share != 1 and on != "templates":
             raise InputError(
                 f"share={share} is a part of the batch's templates; on={on!r} does not depend on the batch"
@@ -113,6 +116,7 @@ class Penalty:
         elif on == "all":
             self.layers = all_layers(model)
         self._spline = captured_in_eval(model, example) if on == "templates" and example is not None else None
+        self._owned = self._of_model()
 
     @property
     def gamma(self) -> float:
@@ -121,15 +125,17 @@ class Penalty:
 
     @gamma.setter
     def gamma(self, gamma: float) -> None:
-        if not (isfinite(gamma) and gamma >= 0):
-            raise InputError(f"gamma={gamma}; a finite number >= 0 is needed")
+        if not (is_number(gamma) and gamma >= 0):
+            raise InputError(f"gamma={told(gamma)}; a finite number >= 0 is needed")
         self._gamma = float(gamma)
 
     def __call__(self, x: Tensor | None = None) -> Tensor:
         """The penalty times gamma, 0-dim; x: the batch (N, *in), read for on="templates" only."""
+        self._check_model()
         if self.on == "templates":
-            if x is None:
-                raise InputError("a penalty on the templates is one of a batch: call penalty(x)")
+            if not isinstance(x, Tensor):
+                given = "" if x is None else f", x is {told(x)}"
+                raise InputError(f"a penalty on the templates is one of a batch: call penalty(x) with a tensor{given}")
             return self._of_templates(x)
         weight = self.layers[0].source.read()
         if self.gamma == 0:
@@ -149,7 +155,31 @@ class Penalty:
             return self.model
         if self._spline is None or self._spline.device != x.device or self._spline.dtype != x.dtype:
             self._spline = captured_in_eval(self.model, x)
+            self._owned = self._of_model()
         return self._spline
+
+    def _read(self) -> list[Tensor]:
+        """The tensors that the penalty is computed of."""
+        if self._spline is not None:
+            return [source.read() for source in self._spline.captured.sources]
+        return [tensor for layer in self.layers for tensor in layer.source.tensors()]
+
+    def _of_model(self) -> list[Tensor]:
+        """Those of them that are parameters of the model."""
+        if isinstance(self.model, Spline):
+            return []
+        ids = {id(parameter) for parameter in self.model.parameters()}
+        return [tensor for tensor in self._read() if id(tensor) in ids]
+
+    def _check_model(self) -> None:
+        """Raise InputError when a module of the model was replaced: the old one would be penalised."""
+        if not self._owned or isinstance(self.model, Spline):
+            return
+        read, now = self._read(), {id(tensor) for tensor in self.model.parameters()}
+        before = {id(tensor) for tensor in self._owned}
+        if any(id(tensor) in before and id(tensor) not in now for tensor in read):
+            raise InputError("a layer of the model was replaced after the penalty was made; make a new Penalty")
+        self._owned = [tensor for tensor in read if id(tensor) in now]  # a new parameter in the old module is followed
 
     def __repr__(self) -> str:
         return f"Penalty(gamma={self.gamma:g}, on={self.on!r}, kind={self.kind!r})"

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from maxaffine.arguments import require
+from maxaffine import arguments
 from maxaffine.errors import InputError
 
 
@@ -20,7 +20,8 @@ def orthogonality(W: Tensor, kind: str = "sum") -> Tensor:
                  authors(W) = mean(W) + norm_control(W), and it is zero only for W = 0 (or D = 1).
 
     W: (C, D), the rows of a classifier's last layer, or (N, C, D) templates A[x]: then the sum over N for "sum", the
-    mean over N for the others. Both orders of a pair count. Raises InputError for another shape or kind.
+    mean over N for the others. Both orders of a pair count. The filters of a convolution are W.flatten(1).
+    Raises InputError for another shape or kind.
     Source: Balestriero & Baraniuk 2018, arXiv 1805.06576, sec. 5; "authors": github.com/RandallBalestriero/DNN.
 
     >>> import torch
@@ -48,14 +49,19 @@ def norm_control(W: Tensor) -> Tensor:
 
 
 def energies(W: Tensor, kind: str) -> Tensor:
-    """The penalty of each matrix of a stack (..., C, D): (...). Raises InputError for another shape or kind."""
-    require(W, Tensor, "W", "a tensor of rows of vectors (C, D)")
-    if W.dim() < 2 or not W.is_floating_point() or 0 in W.shape:
-        given = f"W is {W.dtype} of shape {tuple(W.shape)}"
-        raise InputError(f"{given}; floating-point rows of vectors (C, D) or (N, C, D) are needed")
-    if kind not in ENERGIES:
-        raise InputError(f"kind={kind!r} is unknown; choose one of {', '.join(ENERGIES)}")
+    """The penalty of each matrix: (C, D) -> 0-dim, (N, C, D) -> (N,). Raises InputError for another shape or kind."""
+    give = "floating-point rows of vectors (C, D) or (N, C, D), of a convolution W.flatten(1)"
+    W = arguments.values(W, "W", give)
+    if W.dim() not in (2, 3) or not W.is_floating_point() or 0 in W.shape:
+        raise InputError(f"W is {arguments.told(W)}; give {give}")
+    check_kind(kind)
     return ENERGIES[kind](W)
+
+
+def check_kind(kind: str) -> None:
+    """Raise InputError unless there is a penalty of that name."""
+    if not isinstance(kind, str) or kind not in ENERGIES:
+        raise InputError(f"kind={kind!r} is unknown; choose one of {', '.join(ENERGIES)}")
 
 
 def _sum(W: Tensor) -> Tensor:

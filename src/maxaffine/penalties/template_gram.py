@@ -1,15 +1,16 @@
 """The penalty on the templates themselves: exact, second order through A[x]."""
 
-from math import ceil, isfinite, prod
+from math import ceil, prod
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from maxaffine import arguments
 from maxaffine.errors import InputError
 from maxaffine.penalties.fixed_code import value_and_gradients
-from maxaffine.penalties.rows import ENERGIES, energies
+from maxaffine.penalties.rows import check_kind, energies
 from maxaffine.program.links import channels_last
 from maxaffine.program.local import Local
 from maxaffine.spline import Spline
@@ -53,8 +54,9 @@ def template_orthogonality(
 
     Source: the authors' OMASO code (mean over classes and inputs); Balestriero & Baraniuk 2018, arXiv 1805.06576.
     """
-    if kind not in ENERGIES:
-        raise InputError(f"kind={kind!r} is unknown; choose one of {', '.join(ENERGIES)}")
+    check_kind(kind)
+    arguments.require(spline, Spline, "spline", "a maxaffine.Spline of the network")
+    x = arguments.rows(x, "x", spline.in_shape, spline.dtype, spline.device, "the spline")
     rows = _drawn(x.detach(), share, generator)
     weight = len(x) / len(rows) if kind == "sum" else 1 / len(rows)
     maps = spline.at(channels_last(rows), create_graph=True).maps  # pooling is faster so
@@ -88,14 +90,17 @@ def _trained(tensors: list[Tensor]) -> list[Tensor]:
 
 def _drawn(x: Tensor, share: float, generator: torch.Generator | None) -> Tensor:
     check_share(share)
+    if generator is not None:
+        arguments.require(generator, torch.Generator, "generator", "a torch.Generator or None")
     if share == 1:
         return x
     device = None if generator is None else generator.device
     order = torch.randperm(len(x), generator=generator, device=device)
-    return x[order[: ceil(share * len(x))].sort().values.to(x.device)]
+    count = ceil(round(share * len(x), 9))  # 0.07 x 100 is 7.000000000000001 in binary
+    return x[order[:count].sort().values.to(x.device)]
 
 
 def check_share(share: float) -> None:
     """Raise InputError unless 0 < share <= 1."""
-    if not (isfinite(share) and 0 < share <= 1):
-        raise InputError(f"share={share}; a part of the batch, 0 < share <= 1, is needed")
+    if not (arguments.is_number(share) and 0 < share <= 1):
+        raise InputError(f"share={arguments.told(share)}; a part of the batch, 0 < share <= 1, is needed")

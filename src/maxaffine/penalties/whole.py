@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from maxaffine import arguments
 from maxaffine.errors import InputError
 
 
@@ -36,8 +37,7 @@ def srip(W: Tensor, steps: int = 20) -> Tensor:
     >>> round(srip(torch.diag(torch.tensor([1.0, 2.0, 0.5]))).item(), 5)
     3.0
     """
-    if steps < 1:
-        raise InputError(f"srip: steps={steps}; at least one step of power iteration is needed")
+    steps = arguments.whole(steps, "steps")
     distance = _distance(W)
     with torch.no_grad():
         start = torch.Generator().manual_seed(0)
@@ -51,7 +51,8 @@ def srip(W: Tensor, steps: int = 20) -> Tensor:
 
 def _distance(W: Tensor) -> Tensor:
     """G - I of the smaller Gram matrix."""
+    W = arguments.values(W, "W", "a floating-point matrix (C, D)")
     if W.dim() != 2 or not W.is_floating_point() or 0 in W.shape:
-        raise InputError(f"W is {W.dtype} of shape {tuple(W.shape)}; a floating-point matrix (C, D) is needed")
+        raise InputError(f"W is {arguments.told(W)}; a floating-point matrix (C, D) is needed")
     gram = W @ W.mT if W.shape[0] <= W.shape[1] else W.mT @ W
     return gram - torch.eye(len(gram), dtype=gram.dtype, device=gram.device)

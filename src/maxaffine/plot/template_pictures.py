@@ -80,7 +80,7 @@ def template_histograms(found: TemplateStatistics | Mapping[str, TemplateStatist
     )
     for line, (name, one) in zip(axes, named.items(), strict=True):
         _draw_statistics(line, one)
-        line[0].set_ylabel(f"{name}\naccuracy {one.accuracy:.1%}, {one.accuracy_alone:.1%} without b", fontsize=8)
+        line[0].set_ylabel(f"{name}\naccuracy {one.accuracy:.1%}\nwithout b {one.accuracy_alone:.1%}", fontsize=8)
     heads = ("⟨A, x⟩", "margin ⟨A_correct - A_wrong, x⟩", "cos(A_correct, A_wrong)", "cos(A, x)")
     for axis, head in zip(axes[0], heads[:columns], strict=True):
         axis.set_title(head, fontsize=10)

@@ -8,6 +8,7 @@ from math import prod
 import torch
 from torch import Tensor
 
+from maxaffine import arguments
 from maxaffine.affine import AffineMap
 from maxaffine.errors import InputError
 
@@ -87,6 +88,8 @@ def templates(f: AffineMap, x: Tensor, classes: Sequence[int] | Tensor | None = 
     >>> templates(spline.at(x, output="1"), x, classes=[1]).A.shape  # the second hidden unit's
     torch.Size([1, 1, 2])
     """
+    arguments.require(f, AffineMap, "f", "the affine maps spline.at(x)")
+    arguments.values(x, "x", "the signals (N, *in) that the maps were made at")
     if tuple(x.shape) != (len(f), *f.in_shape):
         raise InputError(f"x has shape {tuple(x.shape)}; the maps were made for {(len(f), *f.in_shape)}")
     if x.dtype != f.maps.dtype or x.device != f.maps.device:
@@ -105,6 +108,7 @@ def correct(values: Tensor, labels: Tensor | Sequence[int]) -> Tensor:
     >>> correct(torch.tensor([[1.0, 2.0, 3.0]]), [2])
     tensor([3.])
     """
+    _check_values(values, 2)
     y = checked_labels(labels, len(values), values.shape[1]).to(values.device)
     return values[torch.arange(len(values), device=values.device), y]
 
@@ -117,14 +121,25 @@ def wrong(values: Tensor, labels: Tensor | Sequence[int]) -> Tensor:
 
     The cosines of each correct template with the wrong ones are `wrong(correct(bank.cosines, labels), labels)`.
     """
+    _check_values(values, 2, 2)
     y = checked_labels(labels, len(values), values.shape[1]).to(values.device)
     others = torch.arange(values.shape[1], device=values.device) != y.unsqueeze(1)
     return values[others].reshape(len(values), -1)
 
 
+def _check_values(values: Tensor, least: int, most: int | None = None) -> None:
+    give = "a tensor (N, C), one column a class" if most else "a tensor (N, C, ...), the classes in axis 1"
+    rank = arguments.values(values, "values", give).dim()
+    if rank < least or (most and rank > most):
+        raise InputError(f"values is {arguments.told(values)}; give {give}")
+
+
 def checked_labels(labels: Tensor | Sequence[int], count: int, classes: int) -> Tensor:
     """Labels (N,) as long. Raises InputError unless they are N whole numbers from 0 to C - 1."""
-    y = torch.as_tensor(labels)
+    try:
+        y = torch.as_tensor(labels)
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(f"labels is {arguments.told(labels)}; give whole numbers, one class a row") from None
     if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
         raise InputError(f"labels of dtype {y.dtype}; give whole numbers, one class a row")
     if tuple(y.shape) != (count,):

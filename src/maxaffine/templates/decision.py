@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from maxaffine.arguments import require
 from maxaffine.errors import InputError
 from maxaffine.templates.bank import Templates, checked_labels, correct
 
@@ -49,14 +50,15 @@ def reading(bank: Templates, rival: int | Sequence[int] | Tensor | None = None) 
     >>> print(reading(Templates(A, b, torch.tensor([[1.0, 1.0]]), torch.arange(2))))
     row 0: 0 over 1 by 0.5 (+1 from <A, x>, -0.5 from b); the same without b
     """
-    count, classes = bank.b.shape
+    count, classes = require(bank, Templates, "bank", "what maxaffine.templates.templates returns").b.shape
     if classes < 2:
         raise InputError("a decision is between at least 2 classes; the bank has 1 template")
     order = bank.scores.topk(2, dim=1).indices
     winner, second = order[:, 0], order[:, 1]
     if rival is not None:
-        given = torch.as_tensor(rival)
-        second = checked_labels(given.expand(count) if given.dim() == 0 else given, count, classes).to(winner.device)
+        given = torch.as_tensor(rival) if isinstance(rival, int) else rival
+        each = given.expand(count) if isinstance(given, Tensor) and given.dim() == 0 else given
+        second = checked_labels(each, count, classes).to(winner.device)
 
     def between(values: Tensor) -> Tensor:
         return correct(values, winner) - correct(values, second)

@@ -12,6 +12,7 @@ from math import frexp, inf, nan, sqrt
 import torch
 from torch import Tensor
 
+from maxaffine import arguments
 from maxaffine.errors import InputError
 
 LEAST = -1000  # no finer bins than 2^LEAST: 2^-e must be a number
@@ -58,8 +59,12 @@ def distribution(values: Tensor, bins: int = 512, reach: float | None = None) ->
     >>> found.edges.tolist(), found.counts.tolist()
     ([-1.0, -0.5, 0.0, 0.5, 1.0], [0, 1, 1, 1])
     """
-    if bins < 2 or bins & (bins - 1):
+    if not isinstance(bins, int) or bins < 2 or bins & (bins - 1):
         raise InputError(f"bins={bins}; give a power of two, such as 512")
+    if arguments.values(values, "values", "a tensor of real numbers").is_complex():
+        raise InputError(f"values is {arguments.told(values)}; give a tensor of real numbers")
+    if reach is not None and not (arguments.is_number(reach) and reach > 0 and frexp(reach)[0] == 0.5):
+        raise InputError(f"reach={arguments.told(reach)}; give a power of two that bounds the values, such as 1.0")
     v = values.detach().double().flatten()
     v = v[~v.isnan()]
     half = bins // 2
@@ -68,6 +73,8 @@ def distribution(values: Tensor, bins: int = 512, reach: float | None = None) ->
     low, high, mean = (float(s) for s in (v.min(), v.max(), v.mean()))
     if max(-low, high) == inf:
         raise InputError("a distribution of infinite values; the network overflows, use spline.to(torch.float64)")
+    if reach is not None and max(-low, high) > reach:
+        raise InputError(f"a value of {max(-low, high):g} lies beyond reach={reach:g}; give a larger one, or none")
     exponent = _exponent(max(-low, high) if reach is None else reach, half, closed=reach is not None)
     places = (v * 2.0**-exponent).floor().long()
     counts = torch.bincount(places.clamp(-half, half - 1) + half, minlength=bins).cpu()

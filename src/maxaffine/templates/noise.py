@@ -6,11 +6,11 @@ standard deviation sigma |A_y - A_c|. So class c overtakes y with probability Q(
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isfinite
 
 import torch
 from torch import Tensor
 
+from maxaffine import arguments
 from maxaffine.errors import InputError
 from maxaffine.spline import Spline
 from maxaffine.templates.bank import Templates, checked_labels, correct, templates
@@ -32,6 +32,7 @@ def pairwise_error(bank: Templates, sigma: float, labels: Tensor | Sequence[int]
     tensor([[0.0000, 0.1587]])
     """
     _check_sigma(sigma)
+    arguments.require(bank, Templates, "bank", "what maxaffine.templates.templates returns")
     y = bank.scores.argmax(1) if labels is None else checked_labels(labels, *bank.b.shape).to(bank.b.device)
     gap = correct(bank.scores, y).unsqueeze(1) - bank.scores
     lengths = torch.linalg.vector_norm((correct(bank.A, y).unsqueeze(1) - bank.A).flatten(2), dim=2)
@@ -45,7 +46,8 @@ class NoisyErrors:
     """Shares of noise draws in which class c overtakes y, (C,) each; error bars are sqrt(p (1 - p) / draws).
 
     predicted: by `pairwise_error`; frozen: of draws, with the map of x frozen; network: of the same draws, by the
-    network itself; stayed: the share of draws that stayed in the region of x, where the last two agree.
+    network itself; stayed: the share of draws that stayed in the region of x, where the last two agree. A tie counts
+    half, as in the prediction: two classes of a dead network are always equal.
     """
 
     label: int
@@ -76,10 +78,12 @@ def noisy_errors(
     (1.0, True)
     """
     _check_sigma(sigma)
-    if tuple(x.shape) != spline.in_shape or draws < 1:
-        raise InputError(
-            f"one point of shape {spline.in_shape} and draws >= 1 are needed; got {tuple(x.shape)}, {draws}"
-        )
+    arguments.require(spline, Spline, "spline", "a maxaffine.Spline of the network")
+    if generator is not None:
+        arguments.require(generator, torch.Generator, "generator", "a torch.Generator or None")
+    draws = arguments.whole(draws, "draws")
+    if tuple(arguments.values(x, "x", f"one point of shape {spline.in_shape}").shape) != spline.in_shape:
+        raise InputError(f"one point of shape {spline.in_shape} is needed; got {tuple(x.shape)}")
     point = x.detach().unsqueeze(0)
     bank, code = templates(spline.at(point), point), spline.code(point)
     y = int(bank.scores[0].argmax()) if label is None else int(checked_labels([label], *bank.b.shape)[0])
@@ -99,10 +103,13 @@ def _portions(total: int, most: int) -> list[int]:
 
 
 def _overtaken(scores: Tensor, y: int) -> Tensor:
-    """(C,): in how many rows each class is above y."""
-    return (scores > scores[:, y : y + 1]).sum(0)
+    """(C,): in how many rows each class is above y; where the two are equal, in half a row."""
+    own = scores[:, y : y + 1]
+    found = (scores > own).sum(0) + (scores == own).sum(0) / 2
+    found[y] = 0
+    return found
 
 
 def _check_sigma(sigma: float) -> None:
-    if not (isfinite(sigma) and sigma > 0):
-        raise InputError(f"sigma={sigma}; a positive finite standard deviation is needed")
+    if not (arguments.is_number(sigma) and sigma > 0):
+        raise InputError(f"sigma={arguments.told(sigma)}; a positive finite standard deviation is needed")

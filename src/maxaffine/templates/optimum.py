@@ -15,6 +15,7 @@ from math import isfinite
 import torch
 from torch import Tensor
 
+from maxaffine.arguments import is_number, told, values
 from maxaffine.errors import InputError
 from maxaffine.templates.bank import Templates, checked_labels
 
@@ -28,8 +29,8 @@ def optimal_scores(classes: int, alpha: float | Tensor = 1.0, norm: float | Tens
     >>> [round(score.item(), 6) for score in optimal_scores(10)]
     [0.948683, -0.105409]
     """
-    if classes < 2:
-        raise InputError(f"classes={classes}; optimal templates need at least 2")
+    if not isinstance(classes, int) or classes < 2:
+        raise InputError(f"classes={told(classes)}; optimal templates need at least 2")
     budget, length = _positive(alpha, "alpha"), _positive(norm, "norm")
     right = ((classes - 1) / classes * budget).sqrt() * length
     return right, -(budget / (classes * (classes - 1))).sqrt() * length
@@ -63,8 +64,14 @@ def optimal_templates(x: Tensor, labels: Tensor | Sequence[int], classes: int, a
     tensor([[[ 0.6000,  0.8000],
              [-0.6000, -0.8000]]])
     """
+    if values(x, "x", "signals (N, *in)").dim() < 2 or not x.is_floating_point():
+        raise InputError(f"x is {told(x)}; give floating-point signals (N, *in)")
+    if isinstance(alpha, Tensor) and alpha.shape not in ((), (len(x),)):
+        raise InputError(f"alpha has shape {tuple(alpha.shape)}; give a number or one for each of {len(x)} signals")
     y = checked_labels(labels, len(x), classes).to(x.device)
     lengths = torch.linalg.vector_norm(x.flatten(1), dim=1)
+    if not bool(lengths.isfinite().all()):
+        raise InputError("x holds NaN or infinity; give signals of finite numbers")
     if not bool((lengths > 0).all()):
         raise InputError(f"row {int(lengths.argmin())} of x is zero: it has no direction for a template")
     right, other = (score.to(x) for score in optimal_scores(classes, alpha))
@@ -95,6 +102,8 @@ def distance_to_optimal(
 
 
 def _positive(value: float | Tensor, name: str) -> Tensor:
+    if not isinstance(value, Tensor) and not is_number(value):
+        raise InputError(f"{name}={told(value)}; a positive finite number is needed")
     number = value if isinstance(value, Tensor) else torch.tensor(float(value), dtype=torch.float64)
     if number.numel() and not (float(number.min()) > 0 and isfinite(float(number.max()))):
         raise InputError(f"{name}={value}; a positive finite number is needed")

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isfinite
 
 import torch
 from torch import Tensor
 
+from maxaffine import arguments
 from maxaffine.errors import InputError
 from maxaffine.spline import Spline
 
@@ -36,6 +36,9 @@ def perturbation(spline: Spline, x: Tensor, delta: Tensor) -> Perturbation:
     >>> found.stayed.tolist(), found.predicted.flatten().tolist(), found.actual.flatten().tolist()
     ([[True, False]], [-0.5, -3.0], [-0.5, -1.0])
     """
+    arguments.require(spline, Spline, "spline", "a maxaffine.Spline of the network")
+    arguments.values(x, "x", "signals (N, *in)")
+    arguments.values(delta, "delta", "steps (N, K, *in)")
     if delta.dim() != x.dim() + 1 or delta.shape[:1] != x.shape[:1] or delta.shape[2:] != x.shape[1:]:
         raise InputError(f"steps of shape {tuple(delta.shape)} for x {tuple(x.shape)}; give (N, K, *in)")
     count, steps = delta.shape[:2]
@@ -64,8 +67,8 @@ def sign_perturbation(
     >>> bool((found.predicted[0, 0, 0] - 0.1 * net[0].weight[0].abs().sum()).abs() < 1e-6)
     True
     """
-    if not isfinite(epsilon) or epsilon == 0:
-        raise InputError(f"epsilon={epsilon}; a finite step that is not 0 is needed")
+    if not arguments.is_number(epsilon) or epsilon == 0:
+        raise InputError(f"epsilon={arguments.told(epsilon)}; a finite step that is not 0 is needed")
     f = spline.at(x)
     rows = f.A.reshape(len(x), -1, *f.in_shape) if classes is None else f.rows(classes)
     return perturbation(spline, x, epsilon * rows.sign())

@@ -8,7 +8,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from maxaffine.arguments import sized
+from maxaffine import arguments
 from maxaffine.errors import InputError, MemoryBudgetError
 from maxaffine.spline import Spline
 from maxaffine.templates.bank import checked_labels, correct, wrong
@@ -101,6 +101,9 @@ def template_statistics(
     >>> found.hits == int((net(x).argmax(1) == y).sum()), found.incorrect.count
     (True, 100)
     """
+    arguments.require(spline, Spline, "spline", "a maxaffine.Spline of the network")
+    arguments.values(inputs, "inputs", "a tensor (N, *in)")
+    memory = arguments.budget(memory, CHUNK)
     classes = prod(spline.out_shape)
     if classes < 2:
         raise InputError("the network has 1 output; statistics of correct and wrong templates need at least 2 classes")
@@ -151,8 +154,8 @@ def _rows_that_fit(spline: Spline, templates: int, memory: int) -> int:
     size = ((templates + 1) * prod(spline.in_shape) + 2 * units) * spline.dtype.itemsize
     if size > memory:
         raise MemoryBudgetError(
-            f"the {templates} templates and the units of one input take {sized(size)}, the budget is "
-            f"{sized(memory)}; give memory={size}" + (" or angles=False" if templates > 1 else "")
+            f"the {templates} templates and the units of one input take {arguments.sized(size)}, the budget is "
+            f"{arguments.sized(memory)}; give memory={size}" + (" or angles=False" if templates > 1 else "")
         )
     return memory // size
 
@@ -167,6 +170,8 @@ def _of_chunk(spline: Spline, x: Tensor, y: Tensor, angles: bool, bins: int) -> 
     else:
         inner, found = f.mv(x).flatten(1), None
     scores = inner + b
+    if not bool((scores - outputs).isfinite().all()):
+        raise InputError("the network overflows on these inputs (NaN or infinite values); use spline.to(torch.float64)")
     return TemplateStatistics(
         len(x),
         b.shape[1],
