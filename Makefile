@@ -11,7 +11,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
   $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 DEPENDENCIES := pyproject.toml constraints.txt
-TRAINED := $(if $(MAXAFFINE_ASSETS),planes resnet_plane partition_workers)  # benchmarks of trained networks
+TRAINED := $(if $(MAXAFFINE_ASSETS),planes resnet_plane partition_workers near_duplicates)  # benchmarks of trained networks
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 ARGS ?=
 
@@ -44,7 +44,7 @@ docs: .venv/ready-docs
 	@echo "docs/_build/html/index.html"
 
 bench: .venv/ready
-	for script in affine_map memory jvp codes margin import_time lines penalties template_statistics $(TRAINED); do $(BIN)/python benchmarks/$$script.py $(ARGS) || exit 1; done
+	for script in affine_map memory jvp codes margin import_time lines penalties template_statistics code_index $(TRAINED); do $(BIN)/python benchmarks/$$script.py $(ARGS) || exit 1; done
 
 reproduce: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/python experiments/reproduce.py $(ARGS)

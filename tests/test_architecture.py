@@ -32,6 +32,7 @@ FLOORS = [
         "files",
         "margins",
         "penalties",
+        "search",
         "templates",
         "tiling",
     },

@@ -21,6 +21,7 @@ from maxaffine.operators.maso import MASO
 from maxaffine.operators.registry import declare, register
 from maxaffine.penalties import Penalty, hard_orthogonality, orthogonality, template_orthogonality
 from maxaffine.polytope import Region
+from maxaffine.search import CodeIndex, near_duplicates
 from maxaffine.slice import Plane, Segment
 from maxaffine.spline import Spline
 from maxaffine.templates import Templates, TemplateStatistics, template_statistics
@@ -32,6 +33,7 @@ __all__ = [
     "Approximation",
     "Certificate",
     "Code",
+    "CodeIndex",
     "Penalty",
     "Plane",
     "Region",
@@ -48,6 +50,7 @@ __all__ = [
     "load",
     "margin",
     "maso_of",
+    "near_duplicates",
     "orthogonality",
     "pairwise_distance",
     "parametrize_nonnegative",
