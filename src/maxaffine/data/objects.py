@@ -55,7 +55,7 @@ def as_dataset(obj: Any, limit: int | None = None) -> Dataset:
 
 
 def sample_of(obj: Any, row: int, kind: str) -> tuple[np.ndarray, int, str]:
-    """One row of a map-style data set: its image (channels, height, width) or values (*row), label, and the label's key.
+    """One row of a map-style data set: its image (channels, height, width) or values (*row), label and its key.
 
     Raises InputError.
     """

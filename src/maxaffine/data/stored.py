@@ -92,7 +92,7 @@ class Stored:
         """Rows first .. last - 1."""
         size = self.stored.itemsize * math.prod(self.row_shape)
         raw = self.tape.read(self.start + first * size, (last - first) * size)
-        values = np.frombuffer(raw, self.stored).reshape(last - first, *self.row_shape).astype(self.dtype, copy=False)
+        values = np.frombuffer(raw, self.stored).reshape(last - first, *self.row_shape).astype(self.dtype)
         labels = None if self.labels is None else self.labels[first:last]
         rows = Rows(np.arange(first, last), values, labels, (), ())
         return finite(rows, lambda number: f"{self.source}[{number}]")

@@ -66,8 +66,9 @@ def encode(
     A row that cannot be read is left out and named in the outcome; the same call tries it again.
 
     data, labels, limit: as for `maxaffine.data.as_stream`. prepare: rows as stored (n, *row) -> inputs (n, *in).
-    batch: rows at a time (256); shard: rows a file, a multiple of batch. threads: of torch, None: as many as it has.
-    executor: "here" in this process, or "ray": on the connected cluster, or else a local one with `workers` CPUs.
+    batch: rows at a time (256); shard: rows a file, a multiple of batch. threads: of torch; not said: as many as it has,
+    one with Ray.
+    executor: "here" in this process, or "ray": on the connected cluster, or else a local one of so many workers.
     rank, world_size: this process takes every world_size-th shard; all processes write to one folder.
     options: kept in the manifest. track(iterable, text) -> iterable: shows progress.
 
@@ -97,7 +98,8 @@ def encode(
     stream = as_stream(data, labels, limit)
     try:
         taken = prepare or as_stored
-        plan = begin(folder, _plan(spline, stream, taken, given, options), given)
+        usual = {"threads": given["threads"] or (1 if executor == "ray" else torch.get_num_threads())}
+        plan = begin(folder, _plan(spline, stream, taken, given | usual, options), given)
         job = Job(spline, stream, taken, plan, folder)
         mine = range(rank, job.plan.shards, world_size)
         missing = _missing(job, mine)
@@ -116,22 +118,19 @@ def _plan(
         raise InputError("the network has no spline operator, so its codes say nothing; give one with relu, maxima ...")
     probe = Job(spline, stream, prepare, None, Path()).inputs(_probe(stream))  # type: ignore[arg-type]
     spline.code(probe[:1])
-    batch = given["batch"] or BATCH
+    batch = given["batch"] or min(BATCH, given["shard"] or BATCH)
     size = sum(bytes_of(units) for units in signature)
     rows = max(1, min(SHARD_ROWS, SHARD_BYTES // size) // batch) * batch
-    if given["shard"] and given["shard"] % batch:
-        nearest = -(-given["shard"] // batch) * batch
-        raise InputError(f"shard={given['shard']} is no multiple of batch={batch}; give {nearest}")
     return Plan(
         header(signature, weights_of(spline).digest()),
+        str(spline.dtype).removeprefix("torch."),
+        spline.device.type,
         stream.identity(),
         digest([str(probe.shape), probe.cpu().numpy().tobytes()]),
         len(stream),
         batch,
         given["shard"] or rows,
-        given["threads"] or torch.get_num_threads(),
-        str(spline.dtype).removeprefix("torch."),
-        spline.device.type,
+        given["threads"] or 1,
         stream.source,
         stream.label_kind,
         stream.named,
@@ -197,7 +196,7 @@ def _here(job: Job, missing: Sequence[int], workers: int) -> Iterator[None]:  # 
 def _on_ray(job: Job, missing: Sequence[int], workers: int) -> Iterator[None]:
     """On a Ray cluster, a task a shard. The folder and the data must be the same on all nodes."""
     needs = {"num_cpus": job.plan.threads, "num_gpus": int(job.plan.device != "cpu")}
-    for summary in on_cluster(whole_shard, job, [(number,) for number in missing], workers, needs):
+    for summary in on_cluster(whole_shard, job, [(number,) for number in missing], workers * job.plan.threads, needs):
         first, last = job.plan.range_of(summary.number)
         yield from (None for _ in range(first, last, job.plan.batch))
 

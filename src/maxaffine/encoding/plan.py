@@ -11,7 +11,7 @@ from maxaffine.code import Signature
 from maxaffine.code.files import read_header
 from maxaffine.data.streams import digest
 from maxaffine.distributed.job import fresh
-from maxaffine.errors import FileFormatError
+from maxaffine.errors import FileFormatError, InputError
 from maxaffine.types import __version__
 
 FORMAT = 1
@@ -36,14 +36,14 @@ class Plan:
     """
 
     codes: str
+    dtype: str
+    device: str
     data: str
     inputs: str
     rows: int
     batch: int
     shard: int
     threads: int
-    dtype: str
-    device: str
     source: str
     label_kind: str
     named: bool
@@ -110,8 +110,12 @@ def begin(folder: Path, plan: Plan, given: Mapping[str, int | None]) -> Plan:
     """Begin a job in a folder, or the plan as it was begun there.
 
     given: batch, shard and threads where the caller asks for one; what was begun with others decides otherwise.
-    Raises FileFormatError when the folder holds anything else.
+    Raises FileFormatError when the folder holds anything else, InputError for a shard that is no multiple of a batch.
     """
+    nearest = -(-plan.shard // plan.batch) * plan.batch
+    if given["shard"] and given["batch"] and plan.shard != nearest:
+        raise InputError(f"shard={plan.shard} is no multiple of batch={plan.batch}; give {nearest}")
+    plan = replace(plan, shard=nearest)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         names = sorted(os.listdir(folder))
