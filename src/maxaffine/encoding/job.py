@@ -66,8 +66,8 @@ def encode(
     A row that cannot be read is left out and named in the outcome; the same call tries it again.
 
     data, labels, limit: as for `maxaffine.data.as_stream`. prepare: rows as stored (n, *row) -> inputs (n, *in).
-    batch: rows at a time (256); shard: rows a file, a multiple of batch. threads: of torch; not said: as many as it has,
-    one with Ray.
+    batch: rows at a time (256); shard: rows a file, a multiple of batch. threads: of torch (as many as
+    it has; with Ray one).
     executor: "here" in this process, or "ray": on the connected cluster, or else a local one of so many workers.
     rank, world_size: this process takes every world_size-th shard; all processes write to one folder.
     options: kept in the manifest. track(iterable, text) -> iterable: shows progress.
