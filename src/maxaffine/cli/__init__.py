@@ -9,7 +9,7 @@ from pathlib import Path
 
 import typer
 
-from maxaffine.cli import encoding, slicing, training
+from maxaffine.cli import encoding, mosaics, searching, slicing, training
 from maxaffine.cli.networks import FACTORY, captured, like, loaded
 from maxaffine.cli.options import (
     Classes,
@@ -39,6 +39,9 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=N
 app.command("slice")(slicing.slice_plane)
 app.command()(training.train)
 app.command()(encoding.encode)
+app.command()(searching.search)
+app.command()(searching.duplicates)
+app.command()(mosaics.neighbours)
 
 
 def main() -> None:

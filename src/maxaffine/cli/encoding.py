@@ -1,6 +1,7 @@
 """``maxaffine encode``: the codes of a data set, in files."""
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -73,7 +74,7 @@ def encode(
         rows, start = as_stream(data, labels, limit), time.perf_counter()
         spline, feed = fitted(model, rows, scaling, None if shape is None else whole(shape, "shape"), until, trusted)
         spline = placed(spline, dtype, device, local_rank)
-        options = recorded(model, scaling, feed, until, trusted)
+        options = recorded(model, scaling, until)
         try:
             with progress() as bar:
                 done = write(
@@ -123,11 +124,11 @@ def placed(spline: "Spline", dtype: str | None, device: str, local_rank: int | N
     return spline if device == "cpu" else spline.to("cuda" if local_rank is None else f"cuda:{local_rank}")
 
 
-def recorded(model: str, scaling: "Scaling", feed: "Feed", until: str | None, trusted: bool) -> dict[str, Any]:
+def recorded(model: str, scaling: "Scaling", until: str | None) -> dict[str, Any]:
     """What a query needs to be encoded in the same way, for the manifest."""
-    about = {"model": model, "until": until, "trusted": trusted, "shape": list(feed.shape)}
     order = None if scaling.permute is None else list(scaling.permute)
-    return about | {"scale": scaling.factor, "mean": list(scaling.mean), "std": list(scaling.std), "permute": order}
+    about = {"scale": scaling.factor, "mean": list(scaling.mean), "std": list(scaling.std), "permute": order}
+    return {"model": model, "until": until, **about}
 
 
 def _say(done: "Outcome", rank: str, seconds: float) -> None:
@@ -151,6 +152,15 @@ def say_failed(row: "Failed") -> None:
     """Print a row that could not be read."""
     line = f"maxaffine: {row.name}: {row.reason}"
     log_console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+def scaling_of(options: Mapping[str, Any]) -> "Scaling":
+    """What `recorded` wrote."""
+    from maxaffine.report import Scaling
+
+    order = options["permute"]
+    numbers_of = (tuple(options["mean"]), tuple(options["std"]), None if order is None else tuple(order))
+    return Scaling(options["scale"], *numbers_of)
 
 
 def _bytes(size: float) -> str:

@@ -6,6 +6,17 @@ say the network and carry a checksum.
 """
 
 from maxaffine.encoding.job import Outcome, encode
-from maxaffine.encoding.reading import Encoded, iterate_codes, read_codes
+from maxaffine.encoding.lookup import index_codes, rows_of
+from maxaffine.encoding.reading import CodeFolder, Encoded, iterate_codes, open_codes, read_codes
 
-__all__ = ["Encoded", "Outcome", "encode", "iterate_codes", "read_codes"]
+__all__ = [
+    "CodeFolder",
+    "Encoded",
+    "Outcome",
+    "encode",
+    "index_codes",
+    "iterate_codes",
+    "open_codes",
+    "read_codes",
+    "rows_of",
+]

@@ -32,7 +32,7 @@ class Encoded:
 
 
 @dataclass(frozen=True)
-class About:
+class CodeFolder:
     """What the manifest of a finished folder says. result: rows, failed rows, shards."""
 
     folder: Path
@@ -40,13 +40,13 @@ class About:
     result: dict[str, Any]
 
 
-def about(folder: str | Path) -> About:
+def open_codes(folder: str | Path) -> CodeFolder:
     """The manifest of a finished folder of codes. Raises FileFormatError."""
     path = arguments.path_of(folder)
     plan, content = read_plan(path)
     if not content["complete"]:
         raise FileFormatError(f"{path} is not finished; give the same encode command again, it goes on from there")
-    return About(path, plan, content)
+    return CodeFolder(path, plan, content)
 
 
 def iterate_codes(folder: str | Path) -> Iterator[Encoded]:
@@ -54,8 +54,8 @@ def iterate_codes(folder: str | Path) -> Iterator[Encoded]:
 
     For folders that do not fit in memory: a shard holds 16,384 rows or 64 MiB of packed codes, if not told otherwise.
     """
-    found = about(folder)
-    return (_encoded(found, number) for number in range(found.plan.shards))
+    found = open_codes(folder)
+    return (encoded_shard(found, number) for number in range(found.plan.shards))
 
 
 def read_codes(folder: str | Path, *, memory: int | None = None) -> Encoded:
@@ -63,7 +63,7 @@ def read_codes(folder: str | Path, *, memory: int | None = None) -> Encoded:
 
     memory: bytes that they may take (2 GiB): a unit takes a byte, four where it has more than 256 pieces.
     """
-    found, budget = about(folder), arguments.budget(memory, MEMORY)
+    found, budget = open_codes(folder), arguments.budget(memory, MEMORY)
     signature, _ = found.plan.network(str(folder))
     a_row = sum(int(np.prod(units.shape)) * (1 if units.pieces <= 256 else 4) for units in signature)
     needed = a_row * found.result["rows"]
@@ -78,7 +78,8 @@ def read_codes(folder: str | Path, *, memory: int | None = None) -> Encoded:
     return Encoded(concatenate([p.code for p in parts]), np.concatenate([p.ids for p in parts]), labels, names)
 
 
-def _encoded(found: About, number: int) -> Encoded:
+def encoded_shard(found: CodeFolder, number: int) -> Encoded:
+    """The codes of one shard, compared with its checksum. Raises FileFormatError."""
     shard, _ = read_shard(found.folder, found.plan, number)
     signature, weights = found.plan.network(str(found.folder))
     contents = from_columns(signature, weights, shard.packed, len(shard.ids), f"shard {number} of {found.folder}")
