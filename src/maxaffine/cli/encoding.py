@@ -167,7 +167,7 @@ def _bytes(size: float) -> str:
     """A size for people.
 
     >>> _bytes(3_840_000)
-    '3.8 MB'
+    '3.84 MB'
     """
     for unit in ("bytes", "kB", "MB", "GB"):
         if size < 1000:
