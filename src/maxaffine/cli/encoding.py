@@ -110,7 +110,10 @@ def fitted(
     from maxaffine.data import first_row
     from maxaffine.report import fit
 
-    first = first_row(rows)
+    try:
+        first = first_row(rows)
+    finally:
+        rows.close()  # reading opens it again
     if FACTORY.fullmatch(model):
         feed = fit(first, shape, scaling)
         return captured(model, feed(first.inputs), until), feed

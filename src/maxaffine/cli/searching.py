@@ -147,8 +147,10 @@ def _inputs(spline: "Spline", rows: "Stream", options: Mapping[str, Any]) -> "to
 
     if "scale" not in options:
         raise InputError("these codes were not written by maxaffine encode: search them with CodeIndex in Python")
-    feed, values = fit(first_row(rows), spline.in_shape, scaling_of(options)), rows.read(0, len(rows))
-    rows.close()
+    try:
+        feed, values = fit(first_row(rows), spline.in_shape, scaling_of(options)), rows.read(0, len(rows))
+    finally:
+        rows.close()
     for failed in values.failed:
         raise FileFormatError(f"{failed.name}: {failed.reason}")
     return feed(values.values).to(spline.dtype)
