@@ -44,7 +44,7 @@ docs: .venv/ready-docs
 	@echo "docs/_build/html/index.html"
 
 bench: .venv/ready
-	for script in affine_map memory jvp codes margin import_time lines penalties template_statistics code_index $(TRAINED); do $(BIN)/python benchmarks/$$script.py $(ARGS) || exit 1; done
+	for script in affine_map memory jvp codes encoding margin import_time lines penalties template_statistics code_index $(TRAINED); do $(BIN)/python benchmarks/$$script.py $(ARGS) || exit 1; done
 
 reproduce: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/python experiments/reproduce.py $(ARGS)

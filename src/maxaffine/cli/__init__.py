@@ -1,4 +1,4 @@
-"""The command line: ``maxaffine report``, ``slice``, ``inspect`` and ``demo``.
+"""The command line: ``maxaffine report``, ``slice``, ``encode``, ``inspect``, ``demo`` and more.
 
 Torch and everything built on it is imported inside the commands, so that help is quick.
 """
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import typer
 
-from maxaffine.cli import slicing, training
+from maxaffine.cli import encoding, mosaics, searching, slicing, training
 from maxaffine.cli.networks import FACTORY, captured, like, loaded
 from maxaffine.cli.options import (
     Classes,
@@ -38,6 +38,10 @@ DEMO_COMMAND = "maxaffine report {0}/digits.safetensors --data {0}/digits.npz --
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 app.command("slice")(slicing.slice_plane)
 app.command()(training.train)
+app.command()(encoding.encode)
+app.command()(searching.search)
+app.command()(searching.duplicates)
+app.command()(mosaics.neighbours)
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ import math
 import re
 from itertools import zip_longest
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -35,8 +36,8 @@ def read(path: str | Path, labels: str | Path | None = None, limit: int | None =
     contents = _read_folder(path, limit if labels is None else None) if folder else read_file(path)
     rows, own_labels, classes = contents
     _check_rows(rows, path)
-    found = own_labels if labels is None else _read_labels(Path(labels))
-    checked = None if found is None else _checked_labels(found, len(rows), labels or path)
+    found = own_labels if labels is None else read_labels(Path(labels))
+    checked = None if found is None else checked_labels(found, len(rows), labels or path)
     return Dataset(rows[:limit], None if checked is None else checked[:limit], classes, path.name)
 
 
@@ -90,33 +91,42 @@ def _read_idx(path: Path) -> Contents:
 
 
 def _read_folder(path: Path, limit: int | None) -> Contents:
+    files, labels, classes = listed(path, limit)
+    images = [read_image(file) for file in files]
+    for image, file in zip(images, files, strict=True):
+        if image.shape != images[0].shape:
+            same = f"{files[0].name} has {images[0].shape}: images must share size and colour mode"
+            raise InputError(f"{file}: shape {image.shape}, but {same}")
+    return np.stack(images), labels, classes
+
+
+def listed(path: Path, limit: int | None) -> tuple[list[Path], np.ndarray | None, tuple[str, ...]]:
+    """Images of a folder, one of each class (sub-folder) in turn; their labels, if there are classes; the classes."""
     folders = sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
     groups = [(label, _images_in(folder)) for label, folder in enumerate(folders)] or [(0, _images_in(path))]
     turns = zip_longest(*([(file, label) for file in files] for label, files in groups))
-    files = [pair for turn in turns for pair in turn if pair is not None][:limit]
-    if not files:
+    pairs = [pair for turn in turns for pair in turn if pair is not None][:limit]
+    if not pairs:
         raise FileFormatError(f"{path}: no PNG or JPEG image in this folder or its sub-folders")
-    images = [read_image(file) for file, _ in files]
-    for image, (file, _) in zip(images, files, strict=True):
-        if image.shape != images[0].shape:
-            same = f"{files[0][0].name} has {images[0].shape}: images must share size and colour mode"
-            raise InputError(f"{file}: shape {image.shape}, but {same}")
-    labels = np.array([label for _, label in files]) if folders else None
-    return np.stack(images), labels, tuple(folder.name for folder in folders)
+    labels = np.array([label for _, label in pairs]) if folders else None
+    return [file for file, _ in pairs], labels, tuple(folder.name for folder in folders)
 
 
 def _images_in(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_ENDINGS)
 
 
-def read_image(path: Path) -> np.ndarray:
-    """Return (H, W) of a grey image, (3, H, W) of a colour one: channels first, as torch has them."""
+def read_image(path: Path, file: IO[bytes] | None = None) -> np.ndarray:
+    """Return (H, W) of a grey image, (3, H, W) of a colour one: channels first, as torch has them.
+
+    file: its bytes, where it lies in an archive and the path is only its name.
+    """
     try:
         from PIL import Image
     except ImportError as error:
         raise MissingExtraError('reading images needs pillow: pip install "maxaffine[report]"') from error
     try:
-        with Image.open(path) as image:
+        with Image.open(path if file is None else file) as image:
             mode, pixels = image.mode, np.asarray(image.convert("RGB") if image.mode == "P" else image)
     except BROKEN as error:
         raise FileFormatError(f"{path}: not a readable image ({first_line(error)})") from error
@@ -125,7 +135,8 @@ def read_image(path: Path) -> np.ndarray:
     return pixels if mode == "L" else pixels.transpose(2, 0, 1)
 
 
-def _read_labels(path: Path) -> np.ndarray:
+def read_labels(path: Path) -> np.ndarray:
+    """Labels of a file of their own, as they are there. Raises FileFormatError."""
     if path.is_dir() or path.suffix == ".npz":
         raise FileFormatError(f"{path}: labels are read from .npy, IDX, or .txt/.csv with one number a line")
     if path.suffix not in (".txt", ".csv") or not path.exists():
@@ -146,7 +157,8 @@ def _check_rows(rows: np.ndarray, path: Path) -> None:
         raise InputError(f"{path}: row {int(good.argmin())} holds NaN or infinite values; clean it first")
 
 
-def _checked_labels(labels: np.ndarray, rows: int, path: str | Path) -> np.ndarray:
+def checked_labels(labels: np.ndarray, rows: int, path: str | Path) -> np.ndarray:
+    """Labels (N,) as int64 where all are whole, else float64. Raises InputError unless there is one a row."""
     if labels.ndim == 0 or len(labels) != rows or labels.size != rows:
         raise InputError(f"{path}: labels of shape {labels.shape} for {rows} rows; give one label a row")
     values = labels.reshape(rows)

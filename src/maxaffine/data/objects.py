@@ -46,12 +46,21 @@ def as_dataset(obj: Any, limit: int | None = None) -> Dataset:
         raise InputError(f"{kind} is empty: give at least one row")
     images, labels, key = [], [], ""
     for row in range(number):
-        image, label, key = _item(obj, row, kind)
-        images.append(_image(image, f"{kind}[{row}]"))
-        labels.append(_label(label, f"{kind}[{row}]"))
+        image, label, key = sample_of(obj, row, kind)
+        images.append(image)
+        labels.append(label)
         if images[row].shape != images[0].shape:
             raise InputError(f"{kind}[{row}] has shape {images[row].shape}, {kind}[0] {images[0].shape}: resize them")
-    return Dataset(np.stack(images), np.array(labels, np.int64), _names(obj, key), kind)
+    return Dataset(np.stack(images), np.array(labels, np.int64), names_of(obj, key), kind)
+
+
+def sample_of(obj: Any, row: int, kind: str) -> tuple[np.ndarray, int, str]:
+    """One row of a map-style data set: its image (channels, height, width) or values (*row), label and its key.
+
+    Raises InputError.
+    """
+    image, label, key = _item(obj, row, kind)
+    return _image(image, f"{kind}[{row}]"), _label(label, f"{kind}[{row}]"), key
 
 
 def _item(obj: Any, row: int, kind: str) -> tuple[Any, Any, str]:
@@ -119,7 +128,7 @@ def _label(label: Any, where: str) -> int:
     return int(values.reshape(()))
 
 
-def _names(obj: Any, key: str) -> tuple[str, ...]:
+def names_of(obj: Any, key: str) -> tuple[str, ...]:
     """Names of the classes, of torchvision's or Hugging Face's making; none if there are none."""
     features = getattr(obj, "features", None)
     column = features.get(key) if isinstance(features, Mapping) else None

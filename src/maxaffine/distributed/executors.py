@@ -3,17 +3,21 @@
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing import connection
 from pathlib import Path
+from typing import Any, TypeVar
 
 from maxaffine.distributed.job import Setup, writable
 from maxaffine.distributed.library import ray
 from maxaffine.distributed.parts import Summary
 from maxaffine.distributed.work import never, work
+from maxaffine.errors import MaxaffineError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -89,31 +93,47 @@ def _work_from_folder(task: int, folder: Path, name: str, chunk: int, limit: int
 
 
 def on_ray(order: Order, workers: int) -> Iterator[Summary]:
-    """On the cluster that is connected, or else on a local one with that many CPUs, which is shut down at the end.
+    """On a Ray cluster, see `on_cluster`. The folder must be the same on all nodes."""
+    tasks = [(order.folder, task, order.chunk, order.limit) for task in order.tasks]
+    yield from on_cluster(_work_on_node, order.setup, tasks, workers)
 
-    The setup is put into the object store once. The folder must be the same on all nodes.
+
+def on_cluster(
+    do: Callable[..., T],
+    shared: Any,
+    tasks: Sequence[tuple[Any, ...]],
+    workers: int,
+    needs: Mapping[str, float] | None = None,
+) -> Iterator[T]:
+    """do(shared, *task) of each task, as they come, by the nodes of a Ray cluster.
+
+    On the cluster that is connected, or else on a local one with that many CPUs, which is shut down at the end. What is
+    shared is put into the object store once. needs: Ray's options of a task, such as num_cpus. A task whose worker dies
+    is done again. Raises what a task raises, and MaxaffineError for one whose workers die again and again.
     """
     library = ray()
     started = not library.is_initialized()
     if started:
         library.init(num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level="error")
     try:
-        yield from _on_cluster(order)
+        remote = library.remote(do).options(**(needs or {}))
+        reference = library.put(shared)
+        yield from _results(library, [remote.remote(reference, *task) for task in tasks])
     finally:
         if started:
             library.shutdown()
 
 
-def _on_cluster(order: Order) -> Iterator[Summary]:
-    library = ray()
-    setup, remote = library.put(order.setup), library.remote(_work_on_node)
-    waiting = [remote.remote(setup, order.folder, task, order.chunk, order.limit) for task in order.tasks]
+def _results(library: Any, waiting: list[Any]) -> Iterator[Any]:
     try:
         while waiting:
             done, waiting = library.wait(waiting)
             yield library.get(done[0])
     except library.exceptions.RayTaskError as error:
         raise error.cause from None
+    except library.exceptions.RayError as error:
+        reason = str(error).splitlines()[0]
+        raise MaxaffineError(f"the Ray cluster gave a task up: {reason}; what is finished is kept") from None
     finally:
         for task in waiting:
             library.cancel(task, force=False)
