@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from maxaffine.errors import InputError
+from maxaffine.geometry.convolving import fast_links
 from maxaffine.geometry.relunet import PAIR, ReluNet, Units
 from maxaffine.geometry.rows import Rows, spread
 from maxaffine.geometry.tournament import play
 from maxaffine.operators.elementwise import Elementwise
 from maxaffine.operators.maximum import Pair, Windows
-from maxaffine.program.frozen import affine_links
 from maxaffine.program.links import AffineLink
 from maxaffine.program.plan import Plan, Step, operand_count, operator_of
 from maxaffine.program.record import layout_of
@@ -39,7 +39,7 @@ def restrict(plan: Plan, tensors: Sequence[Tensor], embedding: Tensor, corners: 
     shared = plan.constants(tensors, 1, torch.float64, device)
     env: dict[int, Rows] = {plan.start: Rows(embedding)}
     last = _last_use(plan)
-    for link in affine_links(plan, shared):
+    for link in fast_links(plan, shared):
         if isinstance(link, AffineLink):
             env[link.out] = _affine(plan, tensors, link, env, shared)
         else:
