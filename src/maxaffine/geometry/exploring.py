@@ -12,6 +12,7 @@ from maxaffine.geometry.kernels import (
     MAX_SIDES,
     NOTHING,
     SIDES,
+    STRICT,
     assemble,
     blank,
     classify,
@@ -36,7 +37,7 @@ def noisy(z, m, low, high, eps, strict, ids):
     """First strict unit that vanishes identically on a cell, but only up to rounding, or -1."""
     for q in range(m):
         zero = high[q] <= eps[q] and low[q] >= -eps[q] and abs(z[1, q]) + abs(z[2, q]) <= FLAT * eps[q]
-        if zero and strict[ids[q]] and (z[0, q] != 0.0 or z[1, q] != 0.0 or z[2, q] != 0.0):
+        if zero and strict[ids[q]] == STRICT and (z[0, q] != 0.0 or z[1, q] != 0.0 or z[2, q] != 0.0):
             return ids[q]
     return -1
 
@@ -128,7 +129,7 @@ def advance(net, level, store, eps, strict, bundles, nb):
     cells = blank(wanted, 5 * wanted, bits.shape[1])
     if failure < 0:
         parents, work = (x, y, e, off, bits, h), scratch(np.diff(koff).max())
-        lines = (koff, kz, unit, eps[unit], np.where(strict, DOUBT * eps, np.inf)[unit])
+        lines = (koff, kz, unit, eps[unit], np.where(strict > 0, DOUBT * eps, np.inf)[unit])
         c, count, nb, missing = cut(c, count, nb, parents, lines, work, cells, bundles)
         while missing in (CELLS, BUNDLES):
             if missing == CELLS:

@@ -57,6 +57,7 @@ NOTHING, CELLS, BUNDLES, SIDES, CERTAINTY = 0, 1, 2, 3, 4  # what was missing wh
 # Of what counts as zero: where a corner lies on the line of an elementwise unit, rounding is below (seen: 0.01), so
 # what lies between may be a small cell. Maxima meet in threes by nature, with rounding of any size.
 DOUBT = 0.02
+TIED, STRICT, LENIENT = 0, 1, 2  # units of maxima, and others: whether those may vanish on a cell up to rounding
 
 
 @kernel

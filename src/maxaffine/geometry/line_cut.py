@@ -15,6 +15,7 @@ from torch import Tensor
 from maxaffine.errors import DegenerateSliceError
 from maxaffine.geometry.line_network import Network, Operands, Pieces
 from maxaffine.geometry.line_scan import Near, near_knot, simple
+from maxaffine.geometry.scales import PROBES, SMALL, ZERO, unit_scale
 from maxaffine.program.links import AffineLink
 from maxaffine.program.plan import Step
 from maxaffine.program.record import layout_of
@@ -22,12 +23,8 @@ from maxaffine.spline import Spline
 from maxaffine.types import flat
 
 CHUNK = 16 * 2**20  # bytes of the largest activation that intervals may take at once
-ZERO = 1e-12  # a wall whose value and derivative are below this share of its scale is zero along the interval
 TOUCH = 1e-13  # a wall that is overstepped by less than this share of its scale at an end is only touched there
-SMALL = 1e-6  # walls below this share of the operand's scale are judged by the scale of their own unit
 RESOLUTION = 2.0**-50  # no two knots are closer than this
-NUDGE = 1e-10  # relative change of an input that turns rounding noise into other noise
-PROBES = 8  # random inputs that tell the scale of a unit
 
 Cuts = tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]
 Seen = Callable[[int, Pieces, Tensor], None]
@@ -187,21 +184,11 @@ class Walk:
         return table[place, unit]
 
     def unit_scale(self, step: Step, segment: int) -> Tensor:
-        """(units,): the largest wall of each unit at random inputs around the segment.
-
-        A unit whose weights are tiny is tiny there too, one that vanishes on the segment only is not. Where a nudge
-        of the input changes a wall out of proportion it is rounding noise everywhere, and the operand's scale serves.
-        """
+        """(units,): the largest wall of each unit at random inputs around the segment."""
         if (step.out, segment) not in self._scales:
             base, nudge = self._random(segment, 2 * PROBES).chunk(2)
             x = self.x0[segment] + (self.x1[segment] - self.x0[segment]) / 2 + base
-            here, moved = (self.net.at(step, z, torch.zeros_like(z)) for z in (x, x + NUDGE * nudge))
-            walls = self.net.walls(here, here.values, False)
-            change = self.net.walls(replace(moved, code=here.code), moved.values, False) - walls
-            real = walls.isfinite()
-            largest, shift = (torch.where(real, w.abs(), 0).flatten(0, 1).amax(0) for w in (walls, change))
-            operand = self.net.scale(here, PROBES).max()
-            self._scales[step.out, segment] = torch.where(shift > SMALL * largest, operand, largest)
+            self._scales[step.out, segment] = unit_scale(self.net, step, x, nudge)
         return self._scales[step.out, segment]
 
 
