@@ -23,6 +23,7 @@ from maxaffine.program.plan import Plan, Step
 CONVOLUTION = "aten.conv2d.default"
 IMAGES = 8  # side by side
 TAPS, CHANNELS = 3, 4  # at a time
+FEW = 4  # fewer images leave too many lanes empty
 
 
 def fast_links(plan: Plan, constants: list[object]) -> Iterator[AffineLink | Step]:
@@ -44,7 +45,7 @@ def convolve(x: Tensor, *arguments: Tensor | int | list[int] | None) -> Tensor:
     weight, stride, padding, dilation, _, groups = geometry([x, *arguments], 2, False)
     bias = arguments[1] if len(arguments) > 1 else None
     plain = x.dtype == torch.float64 and x.device.type == "cpu" and groups == 1 and not x.requires_grad
-    if not plain or len(x) == 1 or dilation != [1, 1] or weight.shape[3] <= stride[1]:
+    if not plain or len(x) < FEW or dilation != [1, 1] or weight.shape[3] <= stride[1]:
         return F.conv2d(x, weight, bias, stride, padding, dilation, groups)  # type: ignore[arg-type]
     tall, wide = (
         (size + 2 * p - d * (k - 1) - 1) // s + 1
@@ -54,12 +55,12 @@ def convolve(x: Tensor, *arguments: Tensor | int | list[int] | None) -> Tensor:
         return F.conv2d(x, weight, bias, stride, padding, dilation)  # type: ignore[arg-type]
     out = np.empty((len(x), len(weight), tall, wide))
     taps, shifts, phase = _taps(weight, wide, stride[1])
-    images = np.ascontiguousarray(x.detach().numpy())
+    images, steps, around = np.ascontiguousarray(x.detach().numpy()), tuple(stride), tuple(padding)
     start = np.zeros(CHANNELS * len(taps))
     start[: len(weight)] = 0 if bias is None else bias.detach()  # type: ignore[union-attr]
 
     def some(first: int, last: int) -> None:
-        _convolve(images[first:last], taps, shifts, phase, stride, padding, start, out[first:last])
+        _convolve(images[first:last], taps, shifts, phase, steps, around, start, out[first:last])
 
     workers = min(torch.get_num_threads(), ceil(len(x) / IMAGES))
     if workers == 1:

@@ -39,7 +39,8 @@ def compiled(options: dict[str, Any]) -> Callable[[Any], Any]:
 
 # Kernels that only kernels call need no wrappers, which halves their compilation; an entry is called from Python.
 # Innermost loops count with unsigned numbers, or every index would be checked for being negative; views and tuples are
-# not made in loops over cells, or references to them would be counted.
+# not made in loops over cells, or references to them would be counted. Whole arrays are filled, compared and indexed by
+# loops: numba's own functions for that bring in broadcasting, messages and all, which takes seconds to compile.
 INNER: Any = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 entry: Any = compiled({})
 kernel: Any = compiled(INNER)
@@ -73,8 +74,37 @@ def hashed(k):
 def grown(array, size):
     """A copy with room for `size` entries along the first axis."""
     new = np.empty((size, *array.shape[1:]), array.dtype)
-    new[: len(array)] = array
+    old, there = array.reshape(-1), new.reshape(-1)
+    for i in range(array.size):
+        there[i] = old[i]
     return new
+
+
+@kernel
+def counted(n):
+    """0, 1, ... n - 1."""
+    numbers = np.empty(n, np.int32)
+    for i in range(n):
+        numbers[i] = i
+    return numbers
+
+
+@kernel
+def absent(n):
+    """Numbers of things, n times -1: there are none yet."""
+    numbers = np.empty(n, np.int32)
+    for i in range(n):
+        numbers[i] = -1
+    return numbers
+
+
+@kernel
+def picked(values, members):
+    """The values of some members."""
+    found = np.empty(len(members), values.dtype)
+    for i in range(len(members)):
+        found[i] = values[members[i]]
+    return found
 
 
 @kernel
@@ -224,7 +254,7 @@ def bundle(E, a, n, value, unit, bundles, count):
 def scratch(k):
     """Work space for cutting one cell by k units: polygons, and on the stack of them slot, size, next unit, signs."""
     room = (k + 3) * MAX_SIDES
-    slot, size, at = np.arange(k + 3), np.empty(k + 3, np.int64), np.empty(k + 3, np.int64)
+    slot, size, at = counted(k + 3), np.empty(k + 3, np.int64), np.empty(k + 3, np.int64)
     sign, value = np.empty((k + 3, k + 1), np.uint8), np.empty(MAX_SIDES)
     return np.empty(room), np.empty(room), np.empty(room, np.int32), slot, size, at, sign, value
 

@@ -37,13 +37,13 @@ class Surroundings:
     """What the units of a spline are around a plane: asked about those that are next to nothing on it."""
 
     def __init__(self, spline: Spline, plane: Plane) -> None:
-        self.spline, self.plane = spline.to("cpu").to(torch.float64), plane
+        self.spline, self.plane = spline, plane
         self.size = max(float(v.square().mean().sqrt()) for v in (plane.origin, plane.u, plane.v))
 
     @cached_property
     def network(self) -> Network:
         """The spline, run on points and directions."""
-        return Network(self.spline)
+        return Network(self.spline.to("cpu").to(torch.float64))
 
     def step(self, operator: int) -> Step:
         """The spline operator with that number."""
