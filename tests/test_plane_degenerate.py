@@ -284,7 +284,8 @@ def in_a_wall(wall: torch.Tensor, bias: torch.Tensor, seed: int) -> tuple[torch.
 @pytest.mark.parametrize("seed", range(3))
 def test_slices_inside_a_wall_up_to_rounding(seed: int) -> None:
     """Refused for an elementwise operator; candidates of a maximum tie, as they do where they are equal."""
-    a, b, c = (m.requires_grad_(False) for m in seeded(seed, nn.Linear(5, 6), nn.Linear(5, 6), nn.Linear(6, 2)))
+    a, b, c = nn.Linear(5, 6), nn.Linear(5, 6), nn.Linear(6, 2)
+    seeded(seed, *(m.requires_grad_(False) for m in (a, b, c)))
     relu = spline_of(nn.Sequential(a, nn.ReLU(), c, nn.ReLU()), 5)
     x, u, v, _ = in_a_wall(a.weight[0], a.bias[0], seed)
     with pytest.raises(ma.errors.DegenerateSliceError, match="unit 0 of operator '1' is zero, up to rounding"):
