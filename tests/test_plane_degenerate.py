@@ -235,3 +235,65 @@ def captured(name: str) -> ma.Spline:
         layers, into = CASES[name].layers, len(CASES[name].axes[0])
         SPLINES[name] = ma.Spline(torch_net(layers), torch.zeros(1, into, dtype=torch.float64))
     return SPLINES[name]
+
+
+# ---- units that are zero in whole regions, but for rounding --------------------------------------------------
+
+CANCELLED = [Fraction(1, 10), Fraction(2, 10), Fraction(-3, 10)]  # as float64 they add up to 6e-17
+ALIKE = linear([[1, 0.25]] * 3)
+NOISE: dict[str, Case] = {
+    "where three are on": Case(
+        (linear([[1, 0.25]] * 3, [0.5] * 3), RELU, linear([CANCELLED, [1, -1, 2]], [0, -1]), RELU)
+    ),
+    "everywhere": Case((linear([[1, 0.25]] * 3, [3] * 3), RELU, linear([CANCELLED, [1, 0, 0]], [0, -3]), RELU)),
+    "without a bend before": Case((ALIKE, linear([CANCELLED, [1, 0, 0]]), RELU, dyadic(2, 2, 51), RELU)),
+    "two of three": Case((ALIKE, RELU, linear([CANCELLED] * 2 + [[1, 1, 1]]), RELU, dyadic(3, 3, 52), RELU)),
+    "leaky": Case((ALIKE, Ramp("leaky_relu"), linear([CANCELLED, [1, 1, 0]]), Ramp("leaky_relu"))),
+    "on a knot": Case((ALIKE, RELU, linear([CANCELLED, [1, 0, 0]], [0.75, 0]), Ramp("hardtanh"), dyadic(2, 2, 53))),
+    "a maximum with zero": Case((ALIKE, linear([CANCELLED, [0, 0, 0], [1, 0, -2]]), grouped(3, 3))),
+    "equal candidates": Case((ALIKE, linear([[*CANCELLED[:2], 0], [0, 0, -CANCELLED[2]]]), grouped(2, 2))),
+    "equal candidates behind a bend": Case(
+        (ALIKE, RELU, linear([[*CANCELLED[:2], 0], [0, 0, -CANCELLED[2]], [0, 1, -1]]), grouped(3, 3))
+    ),
+}
+
+
+@pytest.mark.parametrize("polygon", POLYGONS)
+@pytest.mark.parametrize("name", NOISE)
+def test_units_that_are_zero_but_for_rounding_are_zero(name: str, polygon: str) -> None:
+    """The partition is that of the fractions: piece 0, whatever the network computes there; on a device too."""
+    case, corners = NOISE[name], POLYGONS[polygon]
+    spline = ma.Spline(torch_net(case.layers), torch.zeros(1, 2, dtype=torch.float64))
+    origin, u, v = (torch.tensor([float(c) for c in axis], dtype=torch.float64) for axis in case.axes)
+    slice_ = ma.Plane.polygon(origin, u, v, corners)
+    exact = as_plane(partition(case.layers, corners, *case.axes), spline, slice_)
+    for device in (None, "cpu"):
+        found = ma.partition(spline, slice_, device=device)
+        assert_same(exact, found, case.blur)
+        laws.assert_codes(spline, found, zeros=True)
+        laws.assert_maps(spline, found)
+
+
+def in_a_wall(wall: torch.Tensor, bias: torch.Tensor, seed: int) -> tuple[torch.Tensor, ...]:
+    """A point, two directions in the wall up to rounding, and its normal."""
+    beside = torch.randn(len(wall), 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    basis = torch.linalg.qr(torch.cat([wall[:, None], beside], 1))[0].T
+    return -bias * wall / (wall @ wall), basis[1], basis[2], wall / wall.norm()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_slices_inside_a_wall_up_to_rounding(seed: int) -> None:
+    """Refused for an elementwise operator; candidates of a maximum tie, as they do where they are equal."""
+    a, b, c = nn.Linear(5, 6), nn.Linear(5, 6), nn.Linear(6, 2)
+    seeded(seed, *(m.requires_grad_(False) for m in (a, b, c)))
+    relu = spline_of(nn.Sequential(a, nn.ReLU(), c, nn.ReLU()), 5)
+    x, u, v, _ = in_a_wall(a.weight[0], a.bias[0], seed)
+    with pytest.raises(ma.errors.DegenerateSliceError, match="unit 0 of operator '1' is zero, up to rounding"):
+        ma.partition(relu, ma.Plane.square(x, u, v))
+    pair = Of(lambda m, x: m.c(torch.maximum(m.a(x), m.b(x))), a=a, b=b, c=c)
+    pool = Of(lambda m, x: m.a(x).unflatten(1, (2, 3)).amax(2), a=a)
+    for model, one, two in ((pair, (a, 0), (b, 0)), (pool, (a, 0), (a, 1))):
+        weight, bias = (getattr(two[0], k)[two[1]] - getattr(one[0], k)[one[1]] for k in ("weight", "bias"))
+        spline, (x, u, v, normal) = spline_of(model, 5), in_a_wall(weight, bias, seed)
+        beside = [len(ma.partition(spline, ma.Plane.square(x + d * normal, u, v))) for d in (0.0, 1e-7, -1e-7)]
+        assert beside[0] == beside[1] == beside[2]

@@ -17,10 +17,9 @@ import torch
 from numpy.typing import NDArray
 
 from maxaffine.code import Signature, Units
-from maxaffine.errors import FileFormatError
+from maxaffine.errors import DegenerateSliceError, FileFormatError
 from maxaffine.geometry.cells import Job, Store, Vanishing, check, taken
 from maxaffine.geometry.exploring import advance
-from maxaffine.geometry.planes import vanishing
 from maxaffine.geometry.relunet import TOURNAMENT, Floats, Ints, ReluNet
 from maxaffine.slice import Plane
 from maxaffine.spline import Spline
@@ -91,7 +90,11 @@ class Setup:
         try:
             check(failure)
         except Vanishing as error:
-            raise vanishing(self.operators[net.operator[error.unit]], int(net.unit[error.unit])) from error
+            raise DegenerateSliceError(
+                f"unit {net.unit[error.unit]} of operator {self.operators[net.operator[error.unit]]!r} is zero, up to "
+                "rounding, on a whole cell: the slice lies inside its wall, or the unit is zero all around, which "
+                "ma.partition can tell; move the origin, or use that"
+            ) from error
 
     def save(self, folder: Path) -> None:
         """Write it to the folder."""

@@ -43,8 +43,12 @@ def partition(
     For planes only: workers, threads; memory, bytes the result may take; limit, cells; device, e.g. "cuda": find the
     cells there by tensor operations, a level at a time; track shows progress, track(iterable, text) -> iterable. With
     more workers, or track, the same cells come in another order. Everything is computed in float64; a polygon on which
-    that cannot tell whether three lines meet in one point is refused. Raises InputError, NotPiecewiseAffineError,
-    DegenerateSliceError, MemoryBudgetError.
+    that cannot tell whether three lines meet in one point is refused.
+
+    A unit that is zero in a whole region follows the convention for ties: piece 0, of a maximum the lowest index. So
+    does one that is zero there but for rounding (weights 0.1, 0.2 and -0.3 on three equal units), where spline.code
+    at a point is what rounding makes of it and may say otherwise. A slice that lies inside a wall of an elementwise
+    unit up to rounding is refused. Raises InputError, NotPiecewiseAffineError, DegenerateSliceError, MemoryBudgetError.
 
     >>> import torch, maxaffine as ma
     >>> spline = ma.Spline(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.ReLU()), torch.zeros(1, 2))

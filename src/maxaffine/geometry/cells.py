@@ -13,7 +13,7 @@ from rich.console import Console
 
 from maxaffine.errors import DegenerateSliceError, InputError, MemoryBudgetError
 from maxaffine.geometry.exploring import advance, explore
-from maxaffine.geometry.kernels import BUNDLE, CULLED, LANES, LEAF, MAX_SIDES, SHRUNK
+from maxaffine.geometry.kernels import BUNDLE, CULLED, LANES, LEAF, LENIENT, MAX_SIDES, SHRUNK, STRICT, TIED
 from maxaffine.geometry.relunet import ELEMENTWISE, Floats, Ints, ReluNet
 
 Track = Callable[[Iterable[int], str], Iterable[int]]
@@ -54,12 +54,14 @@ class Soup(NamedTuple):
 class Job:
     """A ReluNet on a polygon, with what counts as zero for each unit.
 
-    strict: (U,) units for which vanishing identically up to rounding is an error; in a maximum it is a tie.
+    strict: (U,) STRICT for units for which vanishing on a whole cell up to rounding is an error, LENIENT where it
+    counts as being zero; TIED for those of maxima, for which it is a tie.
     """
 
     net: ReluNet
     corners: Floats
     zero: float
+    lenient: bool = False
 
     def arrays(self) -> Arrays:
         """(P, levels, ids) for the kernels."""
@@ -83,9 +85,10 @@ class Job:
         return self.zero * self.net.magnitude
 
     @property
-    def strict(self) -> NDArray[np.bool_]:
-        """(U,) not part of a maximum."""
-        return self.net.kind == ELEMENTWISE
+    def strict(self) -> NDArray[np.uint8]:
+        """(U,) what vanishing up to rounding means for each unit."""
+        alone = LENIENT if self.lenient else STRICT
+        return np.where(self.net.kind == ELEMENTWISE, alone, TIED).astype(np.uint8)
 
 
 def find_cells(job: Job, workers: int, limit: int, track: Track | None) -> tuple[Soup, NDArray[np.int32]]:

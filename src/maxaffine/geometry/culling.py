@@ -39,21 +39,37 @@ def bounded(P, n, first, eps, box, state):
             err[q] += abs(w) * spread
 
 
+@kernel
+def those(state, n, wanted):
+    """Which of the first n units are in that state."""
+    found, count = np.empty(n, np.int64), 0
+    for k in range(n):
+        if state[k] == wanted:
+            found[count] = k
+            count += 1
+    return found[:count]
+
+
 @kernel_fast
 def folded(P, n, state):
     """Units that are on are substituted into all others, then they and those that are off are left out.
 
     Returns (the new matrix, the units that stay).
     """
-    kept, solid = np.flatnonzero(state[:n] == OPEN), np.flatnonzero(state[:n] == ON)
-    after = np.searchsorted(kept, solid)  # columns from there on may depend on the unit
+    kept, solid = those(state, n, OPEN), those(state, n, ON)
+    after, k = np.empty(len(solid), np.int64), 0  # columns from there on may depend on the unit
+    for i in range(len(solid)):
+        while k < len(kept) and kept[k] < solid[i]:
+            k += 1
+        after[i] = k
     rows = np.zeros((len(solid), len(kept) + P.shape[1] - n))
     for i in range(len(solid) - 1, -1, -1):
         substituted(P, 3 + solid[i], n, kept, after[i], solid, i + 1, after, rows, rows, i)
-    new = np.zeros((3 + len(kept), rows.shape[1]))
+    new, later = np.zeros((3 + len(kept), rows.shape[1])), 0
     for r in range(len(new)):
         row, start = (r, 0) if r < 3 else (3 + kept[r - 3], r - 2)
-        later = 0 if r < 3 else np.searchsorted(solid, kept[r - 3])
+        while r >= 3 and later < len(solid) and solid[later] < kept[r - 3]:
+            later += 1
         substituted(P, row, n, kept, start, solid, later, after, rows, new, r)
     return new, kept
 

@@ -12,6 +12,8 @@ from maxaffine.geometry.kernels import (
     MAX_SIDES,
     NOTHING,
     SIDES,
+    STRICT,
+    TIED,
     assemble,
     blank,
     classify,
@@ -22,6 +24,7 @@ from maxaffine.geometry.kernels import (
     hashed,
     kernel,
     padded,
+    picked,
     raised,
     roomy,
     scratch,
@@ -36,7 +39,7 @@ def noisy(z, m, low, high, eps, strict, ids):
     """First strict unit that vanishes identically on a cell, but only up to rounding, or -1."""
     for q in range(m):
         zero = high[q] <= eps[q] and low[q] >= -eps[q] and abs(z[1, q]) + abs(z[2, q]) <= FLAT * eps[q]
-        if zero and strict[ids[q]] and (z[0, q] != 0.0 or z[1, q] != 0.0 or z[2, q] != 0.0):
+        if zero and strict[ids[q]] == STRICT and (z[0, q] != 0.0 or z[1, q] != 0.0 or z[2, q] != 0.0):
             return ids[q]
     return -1
 
@@ -93,7 +96,7 @@ def met(net, level, store, eps, strict):
     x, y, _, off, bits, h, mother, old, old_off, old_idx, old_z = store
     s, m = levels[level], levels[level + 1] - levels[level]
     ids, C, start = all_ids[s : s + m], len(h), old.shape[2]
-    tiny, wide, last, failure = eps[ids], padded(m), -1, -1
+    tiny, wide, last, failure = picked(eps, ids), padded(m), -1, -1
     base, z, low, high = np.empty((3, wide)), np.empty((3, wide)), np.empty(wide), np.empty(wide)
     mark, listed, on = np.empty(wide, np.uint8), np.empty(m, np.int64), np.empty(len(old_idx), np.uint8)
     M, bits, h = np.empty((C, 3, start + m)), bits.copy(), h.copy()
@@ -117,18 +120,37 @@ def met(net, level, store, eps, strict):
     return M, koff, kidx[: koff[C]].copy(), kz[: koff[C]].copy(), bits, h, failure
 
 
+@kernel
+def longest(off):
+    """The length of the longest list."""
+    most = off[0]
+    for c in range(len(off) - 1):
+        most = max(most, off[c + 1] - off[c])
+    return most
+
+
+@kernel
+def doubtful(eps, strict, unit):
+    """From where on a value that counts as zero is doubtful; nowhere for the units of maxima."""
+    doubt = np.empty(len(unit))
+    for j in range(len(unit)):
+        doubt[j] = DOUBT * eps[j] if strict[unit[j]] != TIED else np.inf
+    return doubt
+
+
 @entry
 def advance(net, level, store, eps, strict, bundles, nb):
     """Cut all cells of a store by one level. Returns (store, bundles, nb, failure), the latter as of explore."""
     x, y, e, off = store[:4]
     M, koff, kidx, kz, bits, h, failure = met(net, level, store, eps, strict)
-    unit = net[2][kidx]
+    unit = picked(net[2], kidx)
     wanted = len(h) + 2 * len(kidx) + 16  # a line through a cell makes one more or two
     c, count = 0 * level, 0 * nb  # a literal 0 would have everything compiled twice
     cells = blank(wanted, 5 * wanted, bits.shape[1])
     if failure < 0:
-        parents, work = (x, y, e, off, bits, h), scratch(np.diff(koff).max())
-        lines = (koff, kz, unit, eps[unit], np.where(strict, DOUBT * eps, np.inf)[unit])
+        parents, work = (x, y, e, off, bits, h), scratch(longest(koff))
+        tiny = picked(eps, unit)
+        lines = (koff, kz, unit, tiny, doubtful(tiny, strict, unit))
         c, count, nb, missing = cut(c, count, nb, parents, lines, work, cells, bundles)
         while missing in (CELLS, BUNDLES):
             if missing == CELLS:

@@ -9,7 +9,7 @@ its bits.
 import numpy as np
 
 from maxaffine.geometry.culling import OFF, ON, OPEN, bounded, folded, relevel
-from maxaffine.geometry.kernels import blank, hashed, kernel
+from maxaffine.geometry.kernels import absent, blank, hashed, kernel, picked
 
 
 @kernel
@@ -56,7 +56,7 @@ def gather(store, members):
         corners += off[c + 1] - off[c]
     cells = blank(len(members), corners, bits.shape[1])
     nx, ny, ne, noff, nbits, nh, nmother = cells
-    at, mothers, place = 0, 0, np.full(len(M), -1)
+    at, mothers, place = 0, 0, absent(len(M))
     for i in range(len(members)):
         c = members[i]
         for v in range(off[c], off[c + 1]):
@@ -130,7 +130,7 @@ def cull(net, level, store, box, eps):
     n = len(ids)
     state = np.empty(n, np.uint8)
     known(store, ids, state)
-    bounded(P, n, levels[level], eps[ids], box, state)
+    bounded(P, n, levels[level], picked(eps, ids), box, state)
     mask, mark = np.zeros(bits.shape[1], np.uint64), np.uint64(0)
     for k in range(levels[level], n):
         if state[k] == ON:
@@ -141,18 +141,19 @@ def cull(net, level, store, box, eps):
         h[c] ^= mark
         for w in range(len(mask)):
             bits[c, w] |= mask[w]
-    slim = slimmed(M, koff, kidx, kz, kept[: np.searchsorted(kept, levels[level])])
-    return (Q, relevel(levels, kept), ids[kept]), (x, y, e, off, bits, h, mother, *slim)
+    starts = relevel(levels, kept)
+    slim = slimmed(M, koff, kidx, kz, kept[: starts[level]])
+    return (Q, starts, picked(ids, kept)), (x, y, e, off, bits, h, mother, *slim)
 
 
 @kernel
 def slimmed(M, koff, kidx, kz, kept):
     """What is inherited of the kept units."""
-    place = np.full(M.shape[2], -1)
+    place = absent(M.shape[2])
     slim, count = np.empty((len(M), 3, len(kept))), np.uint64(len(kept))
     for k in range(len(kept)):
         place[kept[k]] = k
-    noff, nidx, nz, at = np.zeros(len(koff), np.int64), np.empty_like(kidx), np.empty_like(kz), 0
+    noff, nidx, nz, at = np.zeros(len(koff), np.int64), np.empty(len(kidx), np.int64), np.empty((len(kidx), 3)), 0
     for p in range(len(M)):
         for k in range(count):
             old = np.uint64(kept[k])

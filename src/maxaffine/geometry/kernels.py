@@ -39,12 +39,15 @@ def compiled(options: dict[str, Any]) -> Callable[[Any], Any]:
 
 # Kernels that only kernels call need no wrappers, which halves their compilation; an entry is called from Python.
 # Innermost loops count with unsigned numbers, or every index would be checked for being negative; views and tuples are
-# not made in loops over cells, or references to them would be counted.
+# not made in loops over cells, or references to them would be counted. Whole arrays are filled, compared and indexed by
+# loops: numba's own functions for that bring in broadcasting, messages and all, which takes seconds to compile.
 INNER: Any = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 entry: Any = compiled({})
 kernel: Any = compiled(INNER)
 inlined: Any = compiled(INNER | {"inline": "always"})
-kernel_fast: Any = compiled(INNER | {"fastmath": {"nsz", "contract", "reassoc", "arcp"}})  # finite; sums may reorder
+FAST: Any = {"fastmath": {"nsz", "contract", "reassoc", "arcp"}}  # finite; sums may reorder
+kernel_fast: Any = compiled(INNER | FAST)
+entry_fast: Any = compiled(FAST)
 BUNDLE = 1 << 28  # labels from here on are rows of the table of bundles
 MAX_SIDES = 500  # of one cell
 LANES = 32  # loops over units run to a multiple of it, all in vector registers: P has that many columns to spare
@@ -55,6 +58,7 @@ NOTHING, CELLS, BUNDLES, SIDES, CERTAINTY = 0, 1, 2, 3, 4  # what was missing wh
 # Of what counts as zero: where a corner lies on the line of an elementwise unit, rounding is below (seen: 0.01), so
 # what lies between may be a small cell. Maxima meet in threes by nature, with rounding of any size.
 DOUBT = 0.02
+TIED, STRICT, LENIENT = 0, 1, 2  # units of maxima, and others: whether those may vanish on a cell up to rounding
 
 
 @kernel
@@ -70,8 +74,37 @@ def hashed(k):
 def grown(array, size):
     """A copy with room for `size` entries along the first axis."""
     new = np.empty((size, *array.shape[1:]), array.dtype)
-    new[: len(array)] = array
+    old, there = array.reshape(-1), new.reshape(-1)
+    for i in range(array.size):
+        there[i] = old[i]
     return new
+
+
+@kernel
+def counted(n):
+    """0, 1, ... n - 1."""
+    numbers = np.empty(n, np.int32)
+    for i in range(n):
+        numbers[i] = i
+    return numbers
+
+
+@kernel
+def absent(n):
+    """Numbers of things, n times -1: there are none yet."""
+    numbers = np.empty(n, np.int32)
+    for i in range(n):
+        numbers[i] = -1
+    return numbers
+
+
+@kernel
+def picked(values, members):
+    """The values of some members."""
+    found = np.empty(len(members), values.dtype)
+    for i in range(len(members)):
+        found[i] = values[members[i]]
+    return found
 
 
 @kernel
@@ -221,7 +254,7 @@ def bundle(E, a, n, value, unit, bundles, count):
 def scratch(k):
     """Work space for cutting one cell by k units: polygons, and on the stack of them slot, size, next unit, signs."""
     room = (k + 3) * MAX_SIDES
-    slot, size, at = np.arange(k + 3), np.empty(k + 3, np.int64), np.empty(k + 3, np.int64)
+    slot, size, at = counted(k + 3), np.empty(k + 3, np.int64), np.empty(k + 3, np.int64)
     sign, value = np.empty((k + 3, k + 1), np.uint8), np.empty(MAX_SIDES)
     return np.empty(room), np.empty(room), np.empty(room, np.int32), slot, size, at, sign, value
 

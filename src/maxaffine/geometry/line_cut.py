@@ -14,19 +14,17 @@ from torch import Tensor
 
 from maxaffine.errors import DegenerateSliceError
 from maxaffine.geometry.line_network import Network, Operands, Pieces
+from maxaffine.geometry.line_scan import Near, near_knot, simple
+from maxaffine.geometry.scales import PROBES, SMALL, ZERO, unit_scale
 from maxaffine.program.links import AffineLink
 from maxaffine.program.plan import Step
 from maxaffine.program.record import layout_of
 from maxaffine.spline import Spline
 from maxaffine.types import flat
 
-CHUNK = 64 * 2**20  # bytes of the largest activation that intervals may take at once
-ZERO = 1e-12  # a wall whose value and derivative are below this share of its scale is zero along the interval
+CHUNK = 16 * 2**20  # bytes of the largest activation that intervals may take at once
 TOUCH = 1e-13  # a wall that is overstepped by less than this share of its scale at an end is only touched there
-SMALL = 1e-6  # walls below this share of the operand's scale are judged by the scale of their own unit
 RESOLUTION = 2.0**-50  # no two knots are closer than this
-NUDGE = 1e-10  # relative change of an input that turns rounding noise into other noise
-PROBES = 8  # random inputs that tell the scale of a unit
 
 Cuts = tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]
 Seen = Callable[[int, Pieces, Tensor], None]
@@ -85,20 +83,14 @@ class Walk:
 
         The operands come back with the code of units that vanish along an interval settled.
         """
-        net = self.net
-        value, slope = net.walls(here, here.values, False).clamp(min=0), net.walls(here, here.slopes, True)
-        scale, speed = net.scale(here, len(pieces)), slope.abs()
-        bound = SMALL * scale[:, None]
-        small = (value <= bound) & (speed <= bound) & ((value > 0) | (speed > 0))
-        chance = self._by_chance(pieces, here, (value == 0) & (speed == 0))
-        found = small | chance | (value < speed * pieces.half)
-        wall, row, unit = found.nonzero().unbind(1)
+        wall, near, chance = self._near(pieces, here)
+        row, unit, value, slope, small = near.row, near.unit, near.value, near.slope, near.small
         if len(row) == 0:
             return here, None
-        small, value, slope, speed, scale = small[found], value[found], slope[found], speed[found], scale[row]
+        scale, speed = near.scale[row], slope.abs()
         if bool(small.any()):
             scale[small] = self._own(pieces, here, row[small], unit[small])
-        zero = (small & (value <= ZERO * scale) & (speed <= ZERO * scale)) | chance[found]
+        zero = (small & (value <= ZERO * scale) & (speed <= ZERO * scale)) | chance
         if bool(zero.any()):
             here = self._settled(pieces, here, wall[zero], row[zero], unit[zero])
         at = pieces.middle[row] - value / slope
@@ -109,6 +101,24 @@ class Walk:
             return here, None
         knots = merged(*(t[kept].cpu().numpy() for t in (row, at, blur)))
         return here, divided(pieces.lo.cpu().numpy(), pieces.hi.cpu().numpy(), *knots)
+
+    def _near(self, pieces: Pieces, here: Operands) -> tuple[Tensor, Near, Tensor]:
+        """The walls that are crossed or tiny, or zero by chance: which of the unit's, where, and whether by chance."""
+        net = self.net
+        if simple(here.operator) and here.code.is_cpu:
+            z, dz = (net.rows(here.step.out, t) for t in (*here.values, *here.slopes))
+            near = near_knot(here.operator, z, dz, pieces.half[:, 0], SMALL)
+            if near.zeros == 0 or len(pieces) > PROBES:
+                return torch.zeros_like(near.row), near, torch.zeros_like(near.small)
+        value, slope = net.walls(here, here.values, False).clamp(min=0), net.walls(here, here.slopes, True)
+        scale, speed = net.scale(here, len(pieces)), slope.abs()
+        bound, nothing = SMALL * scale[:, None], (value == 0) & (speed == 0)
+        small = (value <= bound) & (speed <= bound) & ~nothing
+        chance = self._by_chance(pieces, here, nothing)
+        found = small | chance | (value < speed * pieces.half)
+        wall, row, unit = found.nonzero().unbind(1)
+        near = Near(row, unit, value[found], slope[found], small[found], scale, int(nothing.sum()))
+        return wall, near, chance[found]
 
     def _by_chance(self, pieces: Pieces, here: Operands, zero: Tensor) -> Tensor:
         """Which walls that are exactly zero are not so at other points of their interval; looked at on long ones only.
@@ -174,21 +184,11 @@ class Walk:
         return table[place, unit]
 
     def unit_scale(self, step: Step, segment: int) -> Tensor:
-        """(units,): the largest wall of each unit at random inputs around the segment.
-
-        A unit whose weights are tiny is tiny there too, one that vanishes on the segment only is not. Where a nudge
-        of the input changes a wall out of proportion it is rounding noise everywhere, and the operand's scale serves.
-        """
+        """(units,): the largest wall of each unit at random inputs around the segment."""
         if (step.out, segment) not in self._scales:
             base, nudge = self._random(segment, 2 * PROBES).chunk(2)
             x = self.x0[segment] + (self.x1[segment] - self.x0[segment]) / 2 + base
-            here, moved = (self.net.at(step, z, torch.zeros_like(z)) for z in (x, x + NUDGE * nudge))
-            walls = self.net.walls(here, here.values, False)
-            change = self.net.walls(replace(moved, code=here.code), moved.values, False) - walls
-            real = walls.isfinite()
-            largest, shift = (torch.where(real, w.abs(), 0).flatten(0, 1).amax(0) for w in (walls, change))
-            operand = self.net.scale(here, PROBES).max()
-            self._scales[step.out, segment] = torch.where(shift > SMALL * largest, operand, largest)
+            self._scales[step.out, segment] = unit_scale(self.net, step, x, nudge)
         return self._scales[step.out, segment]
 
 

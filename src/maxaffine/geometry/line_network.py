@@ -13,9 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from maxaffine.geometry.convolving import fast_links
+from maxaffine.geometry.line_scan import active, simple
 from maxaffine.operators.registry import SplineOperator
 from maxaffine.program.graph import Ref
-from maxaffine.program.links import AffineLink, affine_link
+from maxaffine.program.links import AffineLink
 from maxaffine.program.plan import Plan, Step, operand_count, operator_of
 from maxaffine.program.record import layout_of
 from maxaffine.spline import Spline
@@ -64,12 +66,12 @@ class Network:
         self.plan = Plan(spline.captured.graph)
         self.plan.require_piecewise_affine("a partition")
         self.device, self.start = spline.device, self.plan.start
-        self.links = [s if s.operator >= 0 else affine_link(s, self.plan.graph, set()) for s in self.plan.steps]
         sizes = [prod(step.node.sizes(1)) for step in self.plan.steps]
         self.largest = max([1, *sizes, *(o.units * o.pieces for o in spline.operators)])  # numbers an interval needs
         self._tensors = [source.read().detach() for source in spline.captured.sources]
         self._known: list[Any] | None = None
         self._known = self.constants(1)
+        self.links = list(fast_links(self.plan, self._known))
 
     def constants(self, rows: int) -> list[Any]:
         """The nodes that do not vary, for that many rows."""
@@ -95,7 +97,7 @@ class Network:
             found.append(link.forward(env, len(pieces), torch.float64, self.device, linear))
         for slot in live:
             env[slot] = None
-        self._write(pieces, link.step, *found)
+        self._write(pieces, link.out, link.step.dead, *found)
 
     def operands(self, step: Step, pieces: Pieces, env: list[Any]) -> Operands:
         """What a spline operator is given; constant operands have slope zero."""
@@ -112,13 +114,17 @@ class Network:
 
     def select(self, here: Operands, pieces: Pieces) -> None:
         """Write the active piece of a spline operator."""
-        frozen = here.operator.freeze(here.code, torch.float64)
-        value = here.operator.piece(frozen, *here.values)
-        self._write(pieces, here.step, value, here.operator.piece(frozen, *here.slopes, linear=True))
+        if simple(here.operator) and here.code.is_cpu:
+            value, slope = active(here.operator, here.code, *here.values, *here.slopes)
+        else:
+            frozen = here.operator.freeze(here.code, torch.float64)
+            value = here.operator.piece(frozen, *here.values)
+            slope = here.operator.piece(frozen, *here.slopes, linear=True)
+        self._write(pieces, here.step.out, here.step.dead, value, slope)
 
-    def _write(self, pieces: Pieces, step: Step, value: Tensor, slope: Tensor) -> None:
-        pieces.values[step.out], pieces.slopes[step.out] = value, slope
-        for slot in step.dead:
+    def _write(self, pieces: Pieces, out: int, dead: Sequence[int], value: Tensor, slope: Tensor) -> None:
+        pieces.values[out], pieces.slopes[out] = value, slope
+        for slot in dead:
             del pieces.values[slot], pieces.slopes[slot]
 
     def walls(self, here: Operands, operands: Sequence[Any], linear: bool) -> Tensor:

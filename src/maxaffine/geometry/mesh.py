@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from maxaffine.geometry.kernels import BUNDLE, entry, grown, kernel
+from maxaffine.geometry.kernels import BUNDLE, absent, counted, entry, grown, kernel
 from maxaffine.geometry.topology import changes, corners_of, inner, joined, numbered, owners, twins
 
 
@@ -15,7 +15,7 @@ def fitted(array, count):
 @kernel
 def merged(cell, twin, hidden, cells):
     """Number of the merged cell of each cell, and how many there are."""
-    parent = np.arange(cells, dtype=np.int32)
+    parent = counted(cells)
     for i in range(len(cell)):
         if hidden[i] and twin[i] > i:
             joined(parent, cell[i], cell[twin[i]])
@@ -59,7 +59,7 @@ def straight(e, cell, group, after, twin, hidden, corner, count):
 @kernel
 def compact(corner, x, y, dropped, count):
     """Vertices (V, 2) without the dropped ones, and their new numbers (-1: dropped)."""
-    number, kept = np.full(count, -1, np.int32), 0
+    number, kept = absent(count), 0
     points = np.empty((count, 2))
     for v in range(count):
         if not dropped[v]:
@@ -75,7 +75,7 @@ def compact(corner, x, y, dropped, count):
 @kernel
 def firsts(cell, group, groups, hidden, corner, number):
     """For every merged cell a half-edge that begins at a kept vertex, and one of its unmerged cells."""
-    start, member = np.full(groups, -1, np.int64), np.full(groups, -1, np.int64)
+    start, member = absent(groups), absent(groups)
     for i in range(len(cell)):
         g = group[cell[i]]
         if start[g] < 0 and not hidden[i] and number[corner[i]] >= 0:
@@ -169,19 +169,20 @@ def build(soup, bundles, last, left, right, merging):
     nothing = np.empty((0, 2), np.int64)
     if lost > 0:
         empty = np.empty(0, np.int64)
-        return lost, np.empty((0, 2)), empty, empty, nothing, nothing, empty, empty, empty
+        return lost, np.empty((0, 2)), empty, empty, nothing, nothing, empty, empty, absent(0)
     corner, count = corners_of(after, twin)
     hidden, dropped = np.zeros(len(e), np.bool_), np.zeros(count, np.bool_)
-    group, groups = np.arange(len(off) - 1, dtype=np.int32), len(off) - 1
+    group, groups = counted(len(off) - 1), len(off) - 1
     if merging:
         hidden = inner(cell, twin, bits, last, left, right)
         group, groups = merged(cell, twin, hidden, len(off) - 1)
         after = stepped(after, twin, hidden)
         dropped = straight(e, cell, group, after, twin, hidden, corner, count)
-        inside = np.ones(count, np.bool_)  # of a merged cell: no edge that is left begins there
+        seen = np.zeros(count, np.bool_)  # edges begin there; the others are inside merged cells
         for i in range(len(e)):
-            inside[corner[i]] = inside[corner[i]] and hidden[i]
-        dropped |= inside
+            seen[corner[i]] = seen[corner[i]] or not hidden[i]
+        for v in range(count):
+            dropped[v] = dropped[v] or not seen[v]
     vertices, number = compact(corner, x, y, dropped, count)
     start, member = firsts(cell, group, groups, hidden, corner, number)
     offsets, indices, edges, neighbours, source = loops(start, cell, group, after, twin, corner, number)

@@ -1,9 +1,11 @@
 """From a spline and a plane to its partition: restrict, find the cells, match them, read off the maps."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from maxaffine.errors import DegenerateSliceError, InputError, MemoryBudgetError
 from maxaffine.geometry.cells import Doubtful, Job, Soup, Track, Vanishing, find_cells, too_many_sides
@@ -12,11 +14,13 @@ from maxaffine.geometry.plane import PlaneCodes, PlanePartition, UnitLists
 from maxaffine.geometry.relunet import TOURNAMENT, ReluNet
 from maxaffine.geometry.restriction import restrict
 from maxaffine.geometry.synchronous import find_cells_on, require, working_memory
+from maxaffine.geometry.vanishing import Surroundings
 from maxaffine.slice import Plane
 from maxaffine.spline import Spline
 
 ZEROS = (1e-13, 4e-13, 2e-14, 4e-15)  # shares of a unit's magnitude that count as zero, tried in turn
 REACH = 1e13  # from there on what a network does around an origin of size 1 is rounding
+Found = tuple[Soup, NDArray[np.int32]]
 CELL = 400  # bytes of a cell's corners, sides and edges while it is found and matched
 
 
@@ -33,7 +37,7 @@ def partition_plane(
 
     Raises InputError (shapes, workers), NotPiecewiseAffineError, MemoryBudgetError after `limit` cells or when the
     result would take more than `memory` bytes, and DegenerateSliceError where a unit vanishes on a whole cell up to
-    rounding (a slice inside a wall), or where lines lie closer than rounding can tell apart.
+    rounding but not beside the plane (a slice inside a wall), or where lines lie closer than rounding can tell apart.
     """
     for name, value in (("workers", workers), ("memory", memory), ("limit", limit)):
         if value is not None and (not isinstance(value, int) or value < 1):
@@ -43,21 +47,32 @@ def partition_plane(
     net = reduced(spline, plane)
     most = _most_cells(net, memory, limit)
     merging = bool((net.kind == TOURNAMENT).any())
+
+    def search(job: Job) -> Found:
+        if target is None:
+            return find_cells(job, workers, most, track)
+        return find_cells_on(job, target, most, working_memory(target))
+
     for zero in ZEROS:
-        job = Job(net, plane.corners, zero)
         try:
-            if target is None:
-                soup, bundles = find_cells(job, workers, most, track)
-            else:
-                soup, bundles = find_cells_on(job, target, most, working_memory(target))
-        except Vanishing as error:
-            raise vanishing(spline.operators[net.operator[error.unit]].name, int(net.unit[error.unit])) from error
+            soup, bundles = _searched(spline, plane, Job(net, plane.corners, zero), search)
         except Doubtful:
             continue
         found = build(tuple(soup[:6]), bundles, net.last, net.left, net.right, merging)
         if _whole(found):
             return _finished(spline, plane, net, soup, found)
     raise too_close()
+
+
+def _searched(spline: Spline, plane: Plane, job: Job, search: Callable[[Job], Found]) -> Found:
+    """The cells, units that are zero up to rounding taken for zero where they are so in every direction."""
+    try:
+        return search(job)
+    except Vanishing:
+        job = replace(job, lenient=True)
+        found = search(job)
+        Surroundings(spline, plane).require_no_walls(job, found[0])
+        return found
 
 
 def too_close() -> DegenerateSliceError:
@@ -116,15 +131,7 @@ def reduced(spline: Spline, plane: Plane) -> ReluNet:
     tensors = [source.read().detach() for source in exact.captured.sources]
     embedding = torch.stack([plane.origin, plane.u, plane.v])
     with torch.no_grad():
-        return restrict(plan, tensors, embedding, torch.as_tensor(plane.corners))
-
-
-def vanishing(operator: str, unit: int) -> DegenerateSliceError:
-    """The answer when a unit is nothing but rounding on a whole cell."""
-    return DegenerateSliceError(
-        f"unit {unit} of operator {operator!r} is zero, up to rounding, on a whole cell of the plane: "
-        "the slice lies inside its wall; move the origin off the wall"
-    )
+        return restrict(plan, tensors, embedding, torch.as_tensor(plane.corners), Surroundings(exact, plane))
 
 
 def _finished(spline: Spline, plane: Plane, net: ReluNet, soup: Soup, found: tuple) -> PlanePartition:

@@ -16,6 +16,8 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 ELEMENTWISE, PAIR, TOURNAMENT = 0, 1, 2
+RESIDUE = 0.01  # of what it is the difference of: the least measure of rounding of what is left of it
+EQUAL = 1e-13  # of that: differences below are rounding
 SOUND = 1e-10  # bounds are widened by this share of the terms' magnitudes: far above what rounding can do
 
 
@@ -70,8 +72,12 @@ class Enclosure:
         u = len(rows) - 3
         lin = rows[:3] + self.lin[:u].T @ rows[3:]
         gen = self.gen[:u].T @ rows[3:]
-        reach = self.corners.abs().amax(0)
-        return lin, gen, reach @ rows[:3].abs() + self.top[:u] @ rows[3:].abs()
+        return lin, gen, self.magnitude(rows)
+
+    def magnitude(self, rows: Tensor) -> Tensor:
+        """(n,) the sum of the largest absolute values of the terms of each of n expressions."""
+        u, reach = len(rows) - 3, self.corners.abs().amax(0)
+        return reach @ rows[:3].abs() + self.top[:u] @ rows[3:].abs()
 
     def bounds(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Sound (low, high) of each of n expressions over the domain."""
@@ -120,6 +126,15 @@ class Units:
         """u, the units so far."""
         return self.levels[-1]
 
+    def difference(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows b - a, nothing where they are equal up to rounding in the whole domain, and what rounding depends on.
+
+        Where almost all of both cancels, what is left knows nothing of its own rounding.
+        """
+        rows, terms = b - a, self.enclosure.magnitude(a) + self.enclosure.magnitude(b)
+        low, high = self.enclosure.bounds(rows)
+        return torch.where(torch.maximum(-low, high) <= EQUAL * terms, 0.0, rows), RESIDUE * terms
+
     def add(
         self,
         rows: Tensor,
@@ -127,12 +142,13 @@ class Units:
         unit: Tensor,
         sides: tuple[Tensor, Tensor] | None = None,
         kind: int = ELEMENTWISE,
+        floor: float | Tensor = 0.0,
     ) -> Tensor:
-        """A level of n units with pre-activations rows (3 + u, n); returns their numbers."""
+        """A level of n units with pre-activations rows (3 + u, n) and magnitudes of at least floor; their numbers."""
         n = rows.shape[1]
         if n == 0:
             return torch.arange(0)
-        self.magnitude.append(self.enclosure.add(rows))
+        self.magnitude.append(self.enclosure.add(rows).clamp(min=torch.as_tensor(floor)))
         self.rows.append(rows)
         left, right = sides if sides is not None else (torch.full_like(unit, -1), torch.full_like(unit, -2))
         self.meaning.append(torch.stack([torch.full_like(unit, operator), unit, left, right]))

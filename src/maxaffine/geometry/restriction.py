@@ -9,41 +9,55 @@ prove to stay on one piece act as that piece; the others are lowered to ReLUs, w
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from maxaffine.errors import InputError
-from maxaffine.geometry.relunet import PAIR, ReluNet, Units
+from maxaffine.geometry.convolving import fast_links
+from maxaffine.geometry.relunet import PAIR, RESIDUE, ReluNet, Units
 from maxaffine.geometry.rows import Rows, spread
+from maxaffine.geometry.scales import SMALL, ZERO
 from maxaffine.geometry.tournament import play
 from maxaffine.operators.elementwise import Elementwise
 from maxaffine.operators.maximum import Pair, Windows
-from maxaffine.program.frozen import affine_links
 from maxaffine.program.links import AffineLink
 from maxaffine.program.plan import Plan, Step, operand_count, operator_of
 from maxaffine.program.record import layout_of
 from maxaffine.types import Level, flat
 
 
-def restrict(plan: Plan, tensors: Sequence[Tensor], embedding: Tensor, corners: Tensor) -> ReluNet:
+class Beside(Protocol):
+    """What the units are beside the slice: see vanishing.Surroundings."""
+
+    def scale(self, operator: int) -> Tensor:
+        """(units,): how large each unit of an operator is there."""
+        ...
+
+    def require_no_wall(self, operator: int, points: NDArray[np.float64], units: NDArray[np.int64]) -> None:
+        """Raise DegenerateSliceError where a unit, zero at points (n, 2) of the plane, changes beside the plane."""
+        ...
+
+
+def restrict(plan: Plan, tensors: Sequence[Tensor], embedding: Tensor, corners: Tensor, beside: Beside) -> ReluNet:
     """The network of the plan on the points e_0 + s e_1 + t e_2 with (s, t) in the convex hull of the corners.
 
     embedding: (3, *in) rows e_0, e_1, e_2. corners: (C, 2). All float64. Raises InputError for an operator that was
-    registered without knots and slopes.
+    registered without knots and slopes, DegenerateSliceError when the slice lies inside a wall up to rounding.
     """
     units = Units(torch.cat([torch.ones(len(corners), 1, dtype=torch.float64), corners], 1))
     device = embedding.device
     shared = plan.constants(tensors, 1, torch.float64, device)
     env: dict[int, Rows] = {plan.start: Rows(embedding)}
     last = _last_use(plan)
-    for link in affine_links(plan, shared):
+    for link in fast_links(plan, shared):
         if isinstance(link, AffineLink):
             env[link.out] = _affine(plan, tensors, link, env, shared)
         else:
-            env[link.out] = _spline(plan, link, env, shared, units)
+            env[link.out] = _spline(plan, link, env, shared, units, beside)
         for slot in last.get(link.out, ()):
             env.pop(slot, None)
     return _net(units, flat(env[plan.ends[0]].full()))
@@ -118,7 +132,7 @@ def _padded(rows: Tensor, count: int) -> Tensor:
     return rows if len(rows) == count else torch.cat([rows, rows.new_zeros(count - len(rows), *rows.shape[1:])])
 
 
-def _spline(plan: Plan, step: Step, env: dict[int, Rows], shared: list[Any], units: Units) -> Rows:
+def _spline(plan: Plan, step: Step, env: dict[int, Rows], shared: list[Any], units: Units, beside: Beside) -> Rows:
     known = list(shared)
     for _, slot in step.live:
         known[slot] = layout_of(plan, slot).from_rows(env[slot].dense[:1])
@@ -127,7 +141,7 @@ def _spline(plan: Plan, step: Step, env: dict[int, Rows], shared: list[Any], uni
     live = {place[0]: slot for place, slot in step.live}
     shape = layout_of(plan, step.out).unit_shape(step.node.shape)
     if isinstance(operator, Elementwise):
-        out = _elementwise(plan, step, operator, flat(env[live[0]].full()), units)
+        out = _elementwise(plan, step, operator, flat(env[live[0]].full()), units, beside)
         return Rows(out.dense.reshape(-1, *shape), out.places, out.values)
     if isinstance(operator, Pair):
         count = max(len(env[slot]) for slot in live.values())
@@ -160,32 +174,60 @@ def _levels(plan: Plan, step: Step, levels: Sequence[Level]) -> Tensor:
     return torch.stack([layout.to_rows(v).flatten() for v in spread])
 
 
-def _elementwise(plan: Plan, step: Step, operator: Elementwise, rows: Tensor, units: Units) -> Rows:
-    rows = flat(rows)
+def _elementwise(plan: Plan, step: Step, operator: Elementwise, rows: Tensor, units: Units, beside: Beside) -> Rows:
     knots, slopes, offsets = (_levels(plan, step, v) for v in (operator.knots, operator.slopes, operator.offsets))
     low, high = units.enclosure.bounds(rows)
-    first = (knots < low).sum(0)  # knots surely passed
-    can = (knots >= low) & (knots < high)  # knots that may be crossed
+    floor, noise = _next_to_nothing(step, rows, knots, low, high, units, beside)
+    first = ((knots < low) & ~noise).sum(0)  # knots surely passed
+    can = (knots >= low) & (knots < high) & ~noise  # knots that may be crossed
     units.base.append(first)
     place, unit = can.nonzero(as_tuple=True)
     operands = rows[:, unit].clone()
     operands[0] -= knots[place, unit]
     before = units.count
-    units.add(operands, step.operator, unit)
+    units.add(operands, step.operator, unit, floor=floor[place, unit])
     dense = torch.zeros(3 + before, rows.shape[1], dtype=torch.float64)
     dense[: len(rows)] = rows * slopes.gather(0, first[None])
     dense[0] += offsets.gather(0, first[None])[0]
     return Rows(dense, unit, (slopes[1:] - slopes[:-1])[place, unit])
 
 
+def _next_to_nothing(
+    step: Step, rows: Tensor, knots: Tensor, low: Tensor, high: Tensor, units: Units, beside: Beside
+) -> tuple[Tensor, Tensor]:
+    """(k, n) the least magnitude of each unit's distance from each knot, and where that is zero but for rounding.
+
+    What is left when all but rounding cancelled knows nothing of its own rounding; its scale beside the slice does.
+    """
+    floor, noise = torch.zeros_like(knots), torch.zeros_like(knots, dtype=torch.bool)
+    reach = torch.maximum(high - knots, knots - low)
+    place, unit = (reach < SMALL * torch.maximum(-low, high).max()).nonzero(as_tuple=True)
+    rest = rows[:, unit].clone()
+    rest[0] -= knots[place, unit]
+    some = (rest != 0).any(0)
+    if not bool(some.any()):
+        return floor, noise
+    place, unit, rest = place[some], unit[some], rest[:, some]
+    own = beside.scale(step.operator)[unit]
+    floor[place, unit] = RESIDUE * own
+    below, above = units.enclosure.bounds(rest)
+    nothing = torch.maximum(-below, above) <= ZERO * own
+    zero = unit[nothing].numpy()
+    if len(zero):
+        middle = units.enclosure.corners[:, 1:].mean(0).numpy()
+        beside.require_no_wall(step.operator, np.tile(middle, (len(zero), 1)), zero)
+    noise[place[nothing], unit[nothing]] = True
+    return floor, noise
+
+
 def _pair(step: Step, operator: Pair, a: Tensor, b: Tensor, units: Units) -> Tensor:
     """max(a, b) = a + relu(b - a), min(a, b) = a - relu(a - b)."""
-    difference = operator.sign * (b - a)
+    difference, floor = units.difference(operator.sign * a, operator.sign * b)
     low, high = units.enclosure.bounds(difference)
     wins, can = low > 0, (low <= 0) & (high > 0)
     units.base.append(wins.long())
     unit = can.nonzero(as_tuple=True)[0]
-    numbers = units.add(difference[:, unit], step.operator, unit, kind=PAIR)
+    numbers = units.add(difference[:, unit], step.operator, unit, kind=PAIR, floor=floor[unit])
     out = torch.zeros(3 + units.count, a.shape[1], dtype=torch.float64)
     out[: len(a)] = torch.where(wins, b, a)
     out[3 + numbers, unit] = float(operator.sign)

@@ -18,7 +18,7 @@ from torch import Tensor
 from maxaffine.errors import InputError
 from maxaffine.geometry.cells import Job, Soup, Vanishing, stopped
 from maxaffine.geometry.exploring import FLAT
-from maxaffine.geometry.kernels import CULLED, DOUBT, SHRUNK
+from maxaffine.geometry.kernels import CULLED, DOUBT, SHRUNK, STRICT, TIED
 from maxaffine.geometry.synchronous_cull import Layers, box_of, culled, layers_of
 from maxaffine.geometry.synchronous_cut import Bundles, Crossings, Polygons, Ragged, cut, flattened, signed
 
@@ -248,7 +248,7 @@ def _crossed(layers: Layers, level: int, cells: Cells) -> Source:
     listed = (above | below) & (low <= eps) & (high >= -eps)
     cell, column = listed.nonzero(as_tuple=True)
     count = listed.sum(1)
-    doubt = torch.where(layers.strict[columns], DOUBT * eps, torch.inf)
+    doubt = torch.where(layers.strict[columns] > TIED, DOUBT * eps, torch.inf)
     within = (eps[column], doubt[column])
     crossings = Crossings(count.cumsum(0) - count, count, ids[column], column, z[cell, :, column], *within)
     kept = layers.uses[layers.live(level)] > level
@@ -270,7 +270,7 @@ def _refuse_noise(layers: Layers, level: int, z: Tensor, zero: Tensor) -> None:
     """A strict unit that vanishes on a cell, but up to rounding only, is refused: see exploring.noisy."""
     columns = layers.columns(level)
     flat = z[:, 1].abs() + z[:, 2].abs() <= FLAT * layers.eps[columns]
-    bad = zero & layers.strict[columns] & (z != 0).any(1) & flat
+    bad = zero & (layers.strict[columns] == STRICT) & (z != 0).any(1) & flat
     units = bad.any(0).nonzero(as_tuple=True)[0]
     if len(units):
         raise Vanishing(int(layers.ids[columns][units[0]]))

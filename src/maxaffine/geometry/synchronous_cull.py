@@ -42,7 +42,7 @@ class Layers:
     """The net, with P as in kernels.py: P (3 + n, n + O), rows 1, s, t and relu(z_k), columns units and outputs.
 
     levels: first unit of each level, n and n + O: the outputs are level `depth`. ids, eps, strict: (n,) number in the
-    ReluNet, what counts as zero, and whether vanishing up to rounding is an error.
+    ReluNet, what counts as zero, and what vanishing up to rounding means.
     """
 
     P: Tensor

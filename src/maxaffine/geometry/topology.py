@@ -8,7 +8,7 @@ are two halves of one edge. They find each other in a hash table, whatever their
 
 import numpy as np
 
-from maxaffine.geometry.kernels import BUNDLE, entry, hashed, kernel
+from maxaffine.geometry.kernels import BUNDLE, counted, entry, hashed, kernel
 
 OUTSIDE, LOST = -1, -2
 
@@ -55,10 +55,12 @@ def twins(e, cell, bits, h, bundles):
     key, size = keys(e, cell, bits, h, bundles), 16
     while size < 2 * len(e):
         size *= 2
-    table, twin = np.full(size, -1, np.int32), np.full(len(e), LOST, np.int32)
+    table, twin = np.empty(size, np.int32), np.empty(len(e), np.int32)
+    for at in range(size):
+        table[at] = -1
     for i in range(len(e)):
+        twin[i] = OUTSIDE if e[i] < 0 else LOST
         if e[i] < 0:
-            twin[i] = OUTSIDE
             continue
         unit = primary(e[i], bundles)
         mixed = (key[i] ^ (np.uint64(unit + 1) * np.uint64(0x9E3779B97F4A7C15))) * np.uint64(0xD6E8FEB86659FD93)
@@ -109,7 +111,7 @@ def numbered(parent):
 @kernel
 def corners_of(after, twin):
     """Vertex number of the origin of every half-edge, and how many there are."""
-    parent = np.arange(len(after), dtype=np.int32)
+    parent = counted(len(after))
     for i in range(len(after)):
         j = twin[i]
         if j > i:

@@ -61,14 +61,14 @@ def _contenders(units: Units, rows: Tensor, index: Tensor, inside: Tensor) -> En
 def _meet(units: Units, operator: int, entries: Entries, right: Tensor) -> Entries:
     """Each right entry meets its left neighbour; the winner, or a + relu(b - a), is written to the left's seat."""
     left = right - 1
-    difference = entries.rows[:, right] - entries.rows[:, left]
+    difference, floor = units.difference(entries.rows[:, left], entries.rows[:, right])
     low, high = units.enclosure.bounds(difference)
     wins, open_ = low > 0, (low <= 0) & (high > 0) & (difference != 0).any(0)
     rows, side = entries.rows.clone(), entries.side.clone()
     rows[:, left[wins]], side[left[wins]] = rows[:, right[wins]], side[right[wins]]
     seats, others = left[open_], right[open_]
     sides = (side[seats], side[others])
-    numbers = units.add(difference[:, open_], operator, entries.window[seats], sides, TOURNAMENT)
+    numbers = units.add(difference[:, open_], operator, entries.window[seats], sides, TOURNAMENT, floor[open_])
     grown = rows.new_zeros(3 + units.count, rows.shape[1])
     grown[: len(rows)] = rows
     grown[3 + numbers, seats] = 1.0
