@@ -75,6 +75,7 @@ def arguments() -> argparse.Namespace:
 def reproduce(name: str, given: argparse.Namespace, pages: Path) -> bool:
     """Train the networks of one experiment and write its part of the page; whether it is whole."""
     folder, start = given.out / name, time.perf_counter()
+    begun = (folder / "runs").is_dir()
     words = ["train", f"experiments/{name}.toml", "--workers", str(given.workers), *["--quick"] * given.quick]
     options = ["--out", str(folder), "--data-root", str(given.data_root), "--device", given.device]
     print(f"== {name}", flush=True)
@@ -83,9 +84,8 @@ def reproduce(name: str, given: argparse.Namespace, pages: Path) -> bool:
         return False
     minutes = (time.perf_counter() - start) / 60
     said = f"`maxaffine {shlex.join(words)}`"
-    made = (
-        f"{date.today():%d %B %Y}, {said}, {given.workers} process{'es' * (given.workers > 1)}, {minutes:.0f} minutes."
-    )
+    took = "" if begun else f", {minutes:.0f} minutes"  # of a job that was stopped and continued nobody took the time
+    made = f"{date.today():%d %B %Y}, {said}, {given.workers} process{'es' * (given.workers > 1)}{took}."
     tables = (folder / "summary.md").read_text().strip().split("\n\n")
     parts = [f"*{'Quick setting, for a look only: ' * given.quick}{made}*", *tables[: TABLES.get(name)]]
     for figure, caption in FIGURES[name].items():
