@@ -10,7 +10,7 @@ import numpy as np
 
 from maxaffine.errors import InputError
 from maxaffine.experiment.records import Result
-from maxaffine.experiment.summary import Cell, Difference, cells, differences, grouped
+from maxaffine.experiment.summary import Cell, Difference, cells, differences, final, grouped
 from maxaffine.plot.library import INK, figure
 from maxaffine.tiling.palette import CLASS_HUES, oklch
 
@@ -88,12 +88,24 @@ def energies(results: Sequence[Result]) -> "Figure":
 
 
 def gaps(results: Sequence[Result]) -> "Figure":
-    """Overfitting against gamma: train minus test accuracy, and test cross-entropy."""
+    """Overfitting against gamma: train minus test accuracy, and test cross-entropy; bars are ± std over runs."""
     drawn = figure((2 * PANEL[0], PANEL[1]))
     left, right = drawn.subplots(1, 2)
     _lines(left, results, "train − test accuracy, points", lambda cell: 100 * cell.gap)
+    _bars(left, results, lambda run: 100 * (final(run, "train_accuracy") - final(run, "test_accuracy")))
     _lines(right, results, "test cross-entropy", lambda cell: cell.test_cross_entropy)
+    _bars(right, results, lambda run: final(run, "test_cross_entropy"))
     return drawn
+
+
+def _bars(axis: "Axes", results: Sequence[Result], of: Callable[[Result], float]) -> None:
+    """The standard deviation over runs at every mark of `_lines`."""
+    gammas = sorted({run.gamma for run in results})
+    for line, key in zip(list(axis.lines), _keys(results), strict=True):
+        for at, mean in zip(np.asarray(line.get_xdata()), np.asarray(line.get_ydata()), strict=True):
+            values = [of(run) for run in grouped(results)[(*key, gammas[int(at)])]]
+            std = np.std(values, ddof=1) if len(values) > 1 else 0.0
+            axis.errorbar(at, mean, std, color=line.get_color(), linewidth=1, capsize=3)
 
 
 def _lines(axis: "Axes", results: Sequence[Result], label: str, of: Callable[[Cell], float]) -> None:
