@@ -2,10 +2,10 @@
 
 A network quantises its inputs layer by layer (Balestriero & Baraniuk 2018, arXiv 1805.06576, section 5).
 
-- Structure: `cells`, `occupancy`, `Vocabulary`, `nearest`, `class_agreement`, `clusters`, `average_linkage`, `embedding`,
-  `against_euclidean`, `crossings`, `arrangement_bound`.
-- Cells: `unit_diagram`, `layer_diagram`, `network_diagram`, `head_diagram`, nearest centroids up to a radius; `TiedMaxout`,
-  `TiedLinear`, `TiedConv2d`, layers that do K-means; `joint_code` against the factorial one.
+- Structure: `cells`, `occupancy`, `Vocabulary`, `nearest`, `class_agreement`, `clusters`, `average_linkage`,
+  `embedding`, `against_euclidean`, `crossings`, `arrangement_bound`.
+- Cells: `unit_diagram`, `layer_diagram`, `network_diagram`, `head_diagram`, nearest centroids up to a radius;
+  `TiedMaxout`, `TiedLinear`, `TiedConv2d`, layers that do K-means; `joint_code` against the factorial one.
 - Comparison: `compare`, of two networks, two epochs or two depths on the same inputs.
 - Variants: `part` of a code; `fuse_pooling`, ReLU and max-pooling as one operator; `soft_distance`, a surrogate.
 
