@@ -139,6 +139,8 @@ def test_distance_is_a_metric_on_codes(spline: ma.Spline, x: Tensor) -> None:
     [
         {"operators": "nothing"},
         {"weights": [1.0]},
+        {"weights": 3},
+        {"operators": 5},
         {"weights": [0.0] * 5},
         {"weights": [math.nan, 1.0, 1.0, 1.0, 1.0]},
         {"weights": [math.inf] * 5},
@@ -156,6 +158,17 @@ def test_distances_that_make_no_sense(spline: ma.Spline, x: Tensor, arguments: d
 def test_rows_must_fit(spline: ma.Spline, x: Tensor) -> None:
     with pytest.raises(ma.errors.InputError, match=r"2 and 3 .*pairwise_distance"):
         ma.distance(spline.code(x[:2]), spline.code(x[:3]))
+
+
+def test_no_rows_are_compared_as_any_number_of_them(spline: ma.Spline, x: Tensor) -> None:
+    code = spline.code(x)
+    none = code[:0]
+    assert ma.pairwise_distance(none, code).shape == (0, 12) and ma.pairwise_distance(code, none).shape == (12, 0)
+    assert ma.pairwise_distance(none, none).shape == (0, 0)
+    for other in (none, code[0]):
+        assert ma.distance(none, other).shape == ma.distance(other, none).shape == (none == other).shape == (0,)
+    with pytest.raises(ma.errors.InputError, match="0 and 12"):
+        ma.distance(none, code)
 
 
 def test_codes_of_other_structures_are_refused(spline: ma.Spline, x: Tensor) -> None:
@@ -216,6 +229,33 @@ def test_damaged_files_are_said(
 def small(negative: float = 0.0) -> nn.Sequential:
     torch.manual_seed(3)
     return nn.Sequential(nn.Linear(4, 8), nn.LeakyReLU(negative), nn.Linear(8, 2))
+
+
+def test_the_checksum_covers_what_is_said_of_the_codes(spline: ma.Spline, x: Tensor, tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    code, paths = spline.code(x), (tmp_path / "a.safetensors", tmp_path / "a.parquet")
+    said = str(code.weights).encode()
+    for path in paths:
+        code.save(path)
+    paths[0].write_bytes(paths[0].read_bytes().replace(said, said[::-1]))
+    table = parquet.read_table(paths[1])
+    other = {key: value.replace(said, said[::-1]) for key, value in table.schema.metadata.items()}
+    parquet.write_table(table.replace_schema_metadata(other), paths[1])
+    for path in paths:
+        with pytest.raises(ma.errors.FileFormatError, match=f"{path.name} is damaged"):
+            ma.Code.load(path)
+
+
+def test_a_path_is_a_path(spline: ma.Spline, x: Tensor) -> None:
+    for wrong in (lambda: ma.Code.load(5), lambda: spline.code(x).save(5)):  # type: ignore[arg-type]
+        with pytest.raises(ma.errors.InputError, match="path is 5"):
+            wrong()
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", "x", '{"format": 1, "version": "0", "units": 5}'])
+def test_a_header_that_says_something_else(text: str) -> None:
+    with pytest.raises(ma.errors.FileFormatError, match="f is damaged"):
+        files.read_header(text, "f")
 
 
 def test_the_structure_is_of_names_kinds_units_and_input() -> None:

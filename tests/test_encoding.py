@@ -379,6 +379,21 @@ def test_pictures_that_cannot_be_read_are_named_and_the_job_goes_on(tmp_path: Pa
     assert {name for name in kept if kept[name] == now[name]} == {"codes-000001.parquet", "codes-000003.parquet"}
 
 
+def test_names_of_files_may_be_any_bytes(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name, content in ((b"a\xff.png", png(bytes_of()[0][0])), (b"b\nc.png", b"no picture"), ("é.png".encode(), b"")):
+        try:
+            (folder / os.fsdecode(name)).write_bytes(content)
+        except OSError:
+            pytest.skip("this file system takes no such names")
+    done = encode(network(), folder, tmp_path / "codes", prepare=prepared)
+    assert read_codes(tmp_path / "codes").names == ("a\\xff.png",)
+    assert [row.name for row in done.failed] == ["b\nc.png", "é.png"]
+    assert all(row.reason.startswith("not a readable image (") for row in done.failed)
+    assert encode(network(), folder, tmp_path / "codes", prepare=prepared).rows == 1  # goes on
+
+
 def test_a_picture_that_changed_after_it_was_encoded_is_refused(tmp_path: Path) -> None:
     rows, labels = bytes_of()
     source = pictures(tmp_path / "in", rows, labels)

@@ -16,7 +16,7 @@ import maxaffine as ma
 from maxaffine.code import Code, Signature, Units
 from maxaffine.search import part as parts
 from maxaffine.search import scan
-from maxaffine.search.layout import layout_of, words
+from maxaffine.search.layout import layout_of, length, words
 from maxaffine.search.part import fold
 
 
@@ -90,6 +90,20 @@ def test_hamming_distances_are_eq_15(code: Code, operators: object) -> None:
     hamming = np.bitwise_count(rows[:, None] ^ rows[None]).sum(2).astype(np.int64)
     assert (hamming % layout.cost == 0).all() and rows.shape == (40, layout.width)
     assert np.array_equal(layout.distances(hamming), ma.pairwise_distance(code, code, operators).numpy())
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 3, 4, 5, 8, 9, 17, 31, 32, 33])
+def test_lengths_are_those_of_the_words(pieces: int) -> None:
+    assert all(length(pieces, cost) == words(pieces, cost).shape[1] for cost in (2, 4, 8, 16, 32))
+
+
+def test_a_maximum_over_a_whole_map_takes_no_longer_words_than_needed() -> None:
+    pieces = 4000  # tables of every cost tried would be 32 GB
+    values = torch.tensor([[5], [3999], [5]], dtype=torch.int32)
+    code = Code(Signature((Units("pool", "max", pieces, (1,)),), (1,)), (values,), 3)
+    layout = layout_of(code)
+    assert (layout.cost, layout.bits) == (2, pieces)
+    assert ma.CodeIndex.build(code).search(code, 3).distances.tolist() == [[0, 0, 1], [0, 1, 1], [0, 0, 1]]
 
 
 def test_binary_codes_are_not_widened(code: Code) -> None:

@@ -1,6 +1,6 @@
 """What an argument must be, one check a kind: a refusal says its name, what was given and what to give instead."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import inf, nan
 from numbers import Integral, Real
 from os import PathLike, fspath
@@ -120,6 +120,18 @@ def whole(value: Any, name: str, low: int = 1, high: int | None = None) -> int:
         between = f">= {low}" if high is None else f"from {low} to {high}"
         raise InputError(f"{name} is {told(value)}; give a whole number {between}")
     return found
+
+
+def wholes(value: Any, name: str, low: int = 1, high: int | None = None) -> list[int]:
+    """Different whole numbers from low to high, ascending; at least one.
+
+    >>> wholes((20, 1, 5, 1), "k")
+    [1, 5, 20]
+    """
+    found = [] if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
+    if not found:
+        raise InputError(f"{name} is {told(value)}; give at least one whole number, such as [{low}]")
+    return sorted({whole(item, name, low, high) for item in found})
 
 
 def budget(memory: Any, default: int) -> int:

@@ -153,7 +153,7 @@ def _say(done: "Outcome", rank: str, seconds: float) -> None:
 
 def say_failed(row: "Failed") -> None:
     """Print a row that could not be read."""
-    line = f"maxaffine: {row.name}: {row.reason}"
+    line = " ".join(f"maxaffine: {row.name}: {row.reason}".split())
     log_console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 

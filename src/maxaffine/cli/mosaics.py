@@ -95,6 +95,7 @@ def _nearest(
     """The k nearest of the rows asked for, by the codes of each operator alone; packed codes are held."""
     import numpy as np
 
+    from maxaffine import arguments
     from maxaffine.code import concatenate
     from maxaffine.codebook import Nearest
     from maxaffine.search import CodeIndex
@@ -108,6 +109,9 @@ def _nearest(
                 indices[name] = CodeIndex.build(code, operators=name)
         queries |= {row: code[row - first] for row in asked if first <= row < first + len(code)}
     wanted, found = concatenate([queries[row] for row in asked]), dict[str, Nearest]()
+    if not indices:
+        raise InputError("the network has no spline operator, so its codes say nothing; give one with relu, maxima ...")
+    arguments.whole(k, "k", 1, min(map(len, indices.values())) - 1)
     for name, index in indices.items():
         near = index.search(wanted, k + 1)
         kept = [_without(row, ids) for row, ids in zip(asked, near.ids.numpy(), strict=True)]

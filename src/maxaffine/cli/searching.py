@@ -51,6 +51,7 @@ def search(
 ) -> None:
     """Find the rows of a data set whose codes are nearest to those of some queries."""
     with clean_exit("result"):
+        from maxaffine import arguments
         from maxaffine.encoding import index_codes, open_codes, rows_of
 
         check_ending(out, TABLES)
@@ -59,6 +60,7 @@ def search(
         with progress() as bar:
             index = index_codes(folder, operator_names(operators), tracker(bar))
         for name, code, own in asked:
+            arguments.whole(k, "k", 1, len(index) - (own is not None))
             near = index.search(code, k + (own is not None))
             pairs = zip(near.ids[0].tolist(), near.distances[0].tolist(), strict=True)
             kept = [pair for pair in pairs if pair[0] != own][:k]

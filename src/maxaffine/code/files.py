@@ -59,9 +59,9 @@ def load(path: Path) -> Contents:
         raise FileFormatError(f"{path} is damaged: {_line(error)}; write the codes again") from None
 
 
-def checksum(packed: Mapping[str, Tensor]) -> str:
-    """32 hexadecimal digits of the packed codes."""
-    state = hashlib.blake2b(digest_size=16)
+def checksum(about: str, packed: Mapping[str, Tensor]) -> str:
+    """32 hexadecimal digits of what the metadata say of the codes, and of the packed codes."""
+    state = hashlib.blake2b(about.encode(), digest_size=16)
     for column in packed.values():
         state.update(np.ascontiguousarray(column.numpy()).data)
     return state.hexdigest()
@@ -76,14 +76,19 @@ def header(signature: Signature, weights: str | None) -> str:
 
 def read_header(text: str, name: str) -> tuple[Signature, str | None]:
     """Signature and weights from the metadata of a file. Raises FileFormatError."""
-    about = json.loads(text)
-    if about["format"] != FORMAT:
-        made = f"format {about['format']} of maxaffine {about['version']}"
-        raise FileFormatError(f"{name} has {made}, this version reads {FORMAT}; update maxaffine")
-    units = tuple(Units(str(n), str(k), int(r), _shape(shape)) for n, k, r, shape in about["units"])
-    signature, weights = Signature(units, _shape(about["in_shape"])), about["weights"]
-    if signature.digest() != about["structure"] or type(weights) not in (str, type(None)):
-        raise FileFormatError(f"{name} is damaged: its structure is not the one it was written with")
+    try:
+        about = json.loads(text)
+        if about["format"] != FORMAT:
+            made = f"format {about['format']} of maxaffine {about['version']}"
+            raise FileFormatError(f"{name} has {made}, this version reads {FORMAT}; update maxaffine")
+        units = tuple(Units(str(n), str(k), int(r), _shape(shape)) for n, k, r, shape in about["units"])
+        signature, weights = Signature(units, _shape(about["in_shape"])), about["weights"]
+        if signature.digest() != about["structure"] or type(weights) not in (str, type(None)):
+            raise FileFormatError(f"{name} is damaged: its structure is not the one it was written with")
+    except FileFormatError:
+        raise
+    except (ValueError, KeyError, TypeError) as error:
+        raise FileFormatError(f"{name} is damaged: {_line(error)} in what it says of its codes") from None
     return signature, weights
 
 
@@ -111,12 +116,12 @@ def from_columns(
 
 
 def _metadata(code: Contents, packed: Mapping[str, Tensor]) -> dict[str, str]:
-    about = {"count": str(code.count), "checksum": checksum(packed)}
-    return {KEY: header(code.signature, code.weights)} | about
+    about = header(code.signature, code.weights)
+    return {KEY: about, "count": str(code.count), "checksum": checksum(about, packed)}
 
 
-def _check(packed: Mapping[str, Tensor], wanted: str, name: str) -> None:
-    if checksum(packed) != wanted:
+def _check(about: str, packed: Mapping[str, Tensor], wanted: str, name: str) -> None:
+    if checksum(about, packed) != wanted:
         raise FileFormatError(f"{name} is damaged: its codes are not those that were written; write them again")
 
 
@@ -151,7 +156,7 @@ def _read_safetensors(path: Path) -> Contents:
         raise FileFormatError(f"{path.name} is a safetensors file, but not one that Code.save wrote")
     signature, weights = read_header(metadata[KEY], path.name)
     packed = {units.name: tensors[str(i)] for i, units in enumerate(signature)}
-    _check(packed, metadata["checksum"], path.name)
+    _check(metadata[KEY], packed, metadata["checksum"], path.name)
     return from_columns(signature, weights, packed, int(metadata["count"]), path.name)
 
 
@@ -191,9 +196,10 @@ def _read_parquet(path: Path) -> Contents:
     metadata = table.schema.metadata or {}
     if KEY.encode() not in metadata:
         raise FileFormatError(f"{path.name} is a Parquet file, but not one that Code.save wrote")
-    signature, weights = read_header(metadata[KEY.encode()].decode(), path.name)
+    about = metadata[KEY.encode()].decode()
+    signature, weights = read_header(about, path.name)
     packed = {name: from_arrow(table[name]) for name in table.column_names}
-    _check(packed, metadata[b"checksum"].decode(), path.name)
+    _check(about, packed, metadata[b"checksum"].decode(), path.name)
     return from_columns(signature, weights, packed, int(metadata[b"count"]), path.name)
 
 

@@ -1,13 +1,13 @@
 """Eq. 15: two signals are as far apart as the share of units whose pieces differ."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from math import prod
 
 import torch
 from torch import Tensor
 
 from maxaffine import arguments
-from maxaffine.code.value import Code, index_of, same_signature
+from maxaffine.code.value import Code, index_of, rows_of, same_signature
 from maxaffine.errors import InputError
 from maxaffine.types import Names, flat
 
@@ -33,12 +33,7 @@ def distance(
     [0.0, 0.25]
     """
     same_signature(p, q)
-    if {len(p), len(q)} - {1, max(len(p), len(q))}:
-        raise InputError(
-            f"codes of {len(p)} and {len(q)} signals cannot be compared row by row; maxaffine.pairwise_distance "
-            "compares all pairs"
-        )
-    rows = torch.zeros(max(len(p), len(q)), dtype=torch.float64)
+    rows = torch.zeros(rows_of(p, q), dtype=torch.float64)
     for places, weight in _groups(p, operators, weights):
         differ = sum(flat(p.values[i] != q.values[i]).sum(1).cpu() for i in places)
         rows += weight * (torch.as_tensor(differ).double() / _units(p, places))
@@ -125,8 +120,8 @@ def _groups(
         raise InputError("a distance needs at least one spline operator")
     if weights is None:
         return [(places, 1.0)]
-    fitting = set(weights) == set(names) if isinstance(weights, Mapping) else len(weights) == len(places)
-    if isinstance(weights, str) or not fitting:
+    listed = isinstance(weights, Sized) and not isinstance(weights, str) and len(weights) == len(places)
+    if not (set(weights) == set(names) if isinstance(weights, Mapping) else listed):
         raise InputError(f"weights are {weights!s:.200}; give one for each of the operators {names}")
     given = [weights[n] for n in names] if isinstance(weights, Mapping) else weights
     values = [arguments.number(w, f"the weight of {n}", 0) for n, w in zip(names, given, strict=True)]

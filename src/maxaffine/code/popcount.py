@@ -39,8 +39,9 @@ def planes(values: Sequence[NDArray[Any]], pieces: Sequence[int]) -> tuple[Words
         bits = [value if width == 1 else (value >> p) & 1 for p in range(width)]
         packed = [np.packbits(b.astype(np.uint8, copy=False), axis=1) for b in bits]
         packed = [np.pad(p, ((0, 0), (0, -p.shape[1] % 8))).view(np.uint64) for p in packed]
-        found.append(np.stack(packed, 2).reshape(len(value), -1))
-        widths += [width] * packed[0].shape[1]
+        words = packed[0].shape[1]
+        found.append(np.stack(packed, 2).reshape(len(value), words * width))
+        widths += [width] * words
     return np.concatenate(found, 1), np.array(widths, np.int64)
 
 

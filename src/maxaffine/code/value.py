@@ -3,12 +3,13 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from maxaffine.arguments import require
+from maxaffine.arguments import path_of, require
 from maxaffine.code.packing import pack
 from maxaffine.code.signature import Signature
 from maxaffine.code.weights import Weights
@@ -39,7 +40,8 @@ class Code:
     def __getitem__(self, key: str | int | slice | Tensor) -> "Tensor | Code":
         if isinstance(key, str):
             return self.values[index_of(self, key)]
-        if isinstance(key, int):
+        if isinstance(key, Integral):
+            key = int(key)
             if not -self.count <= key < self.count:
                 raise IndexError(f"code {key} of {self.count}")
             key = slice(key, key + 1 or None)
@@ -51,9 +53,7 @@ class Code:
         if not isinstance(other, Code):
             return NotImplemented
         same_signature(self, other)
-        count = max(self.count, other.count)
-        if {self.count, other.count} - {1, count}:
-            raise InputError(f"codes of {self.count} and {other.count} signals cannot be compared row by row")
+        count = rows_of(self, other)
         equal = torch.ones(count, dtype=torch.bool, device=self.values[0].device if self.values else None)
         for a, b in zip(self.values, other.values, strict=True):
             equal &= flat(a == b).all(1)
@@ -91,14 +91,14 @@ class Code:
         """
         from maxaffine.code.files import Contents, save
 
-        save(Contents(self.signature, self.values, self.count, self.weights), Path(path))
+        save(Contents(self.signature, self.values, self.count, self.weights), path_of(path))
 
     @staticmethod
     def load(path: str | Path) -> "Code":
         """Read what `save` wrote. Raises FileFormatError for anything else."""
         from maxaffine.code.files import load
 
-        signature, values, count, weights = load(Path(path))
+        signature, values, count, weights = load(path_of(path))
         return Code(signature, values, count, None if weights is None else Weights((), weights))
 
 
@@ -122,6 +122,17 @@ def index_of(code: Code, name: str) -> int:
     if name not in names:
         raise InputError(f"no spline operator is called {name!r}; the operators are {names}")
     return names.index(name)
+
+
+def rows_of(p: Code, q: Code) -> int:
+    """How many rows two codes have when compared row by row; one of length 1 is compared with every row, or none."""
+    count = len(q) if len(p) == 1 else len(p)
+    if len(q) not in (1, count):
+        raise InputError(
+            f"codes of {len(p)} and {len(q)} signals cannot be compared row by row; maxaffine.pairwise_distance "
+            "compares all pairs"
+        )
+    return count
 
 
 def same_signature(p: Code, q: Code) -> None:

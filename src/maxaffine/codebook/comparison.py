@@ -9,7 +9,7 @@ from maxaffine import arguments
 from maxaffine.code import Code
 from maxaffine.codebook.grouping import clusters as cut
 from maxaffine.codebook.library import library
-from maxaffine.codebook.occupied import cells, depths_of
+from maxaffine.codebook.occupied import CODES, cells, depths_of
 from maxaffine.codebook.pairs import PAIRS, between, pairs_of, rank_correlation
 from maxaffine.errors import InputError
 from maxaffine.types import Names
@@ -63,8 +63,12 @@ def compare(
     >>> found.rand.tolist(), found.groups[0].tolist()
     ([[1.0]], [4])
     """
+    for name, code in (("p", p), ("q", q)):
+        arguments.require(code, Code, name, CODES)
     if len(p) != len(q) or len(p) < 3:
         raise InputError(f"the codes are of {len(p)} and {len(q)} inputs; give those of the same inputs, at least 3")
+    if not isinstance(operators, tuple) or len(operators) != 2:
+        raise InputError(f"operators is {arguments.told(operators)}; give a pair, the names of p and those of q")
     scores = library("sklearn.metrics", "the comparison of partitions")
     names = tuple(tuple(depths_of(code, chosen)) for code, chosen in zip((p, q), operators, strict=True))
     groups = [

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from maxaffine import arguments
-from maxaffine.code import Code, distance_chunks
-from maxaffine.codebook.occupied import depths_of
+from maxaffine.code import Code, distance_chunks, same_signature
+from maxaffine.codebook.occupied import CODES, depths_of
 from maxaffine.errors import InputError
 from maxaffine.types import Names
 
@@ -47,6 +47,7 @@ def nearest(
     >>> nearest(code, code, 1, own=range(3)).rows.tolist()
     [[1], [0], [1]]
     """
+    same_signature(queries, pool)
     left_out = None if own is None else arguments.indices(own, "own", max(1, len(pool))).numpy()
     if left_out is not None and len(left_out) != len(queries):
         raise InputError(f"own names {len(left_out)} rows for {len(queries)} queries; give one row of the pool each")
@@ -123,11 +124,9 @@ def class_agreement(
     >>> class_agreement(code, [0, 0, 1, 1], k=(1, 3)).shares.round(3).tolist()
     [[1.0, 0.333]]
     """
-    classes = classes_of(labels, len(code))
+    classes = classes_of(labels, len(arguments.require(code, Code, "code", CODES)))
     rows = np.arange(len(code)) if queries is None else arguments.indices(queries, "queries", len(code)).numpy()
-    names, counts = depths_of(code, operators), sorted({arguments.whole(n, "k") for n in k})
-    if not counts:
-        raise InputError("k is empty; give at least one number of neighbours, such as (1, 5, 20)")
+    names, counts = depths_of(code, operators), arguments.wholes(k, "k")
     shares, votes = np.empty((len(names), len(counts))), np.empty((len(names), len(counts)))
     asked: Any = code if queries is None else code[arguments.indices(rows, "queries", len(code))]
     for i, name in enumerate(names if track is None else track(names, "neighbours by code")):

@@ -13,6 +13,7 @@ from maxaffine.types import Names
 
 Integers = NDArray[np.int64]
 STEPS = 60  # points of a curve unless they are named
+CODES = "the codes of spline.code(x)"
 WHOLE = "network"
 """The name of the depth at which all operators count."""
 
@@ -56,6 +57,7 @@ def cells(code: Code, operators: Names | None = None) -> Integers:
     >>> cells(spline.code(torch.tensor([[1.0], [-1], [2], [-3]]))).tolist()
     [0, 1, 0, 1]
     """
+    arguments.require(code, Code, "code", CODES)
     if not len(code.signature) and operators is None:
         return np.zeros(len(code), np.int64)
     return _numbers((code if operators is None else part(code, operators)).ids(), {})
@@ -123,11 +125,11 @@ def occupancy(code: Code, operators: Names | None = None, inputs: Sequence[int] 
     inputs: the numbers of inputs counted after (default: some sixty, evenly spaced). Compare the curves before and
     after training on the same inputs in the same order. Raises InputError for a number outside 1 .. N.
     """
-    if not len(code):
+    if not len(arguments.require(code, Code, "code", CODES)):
         raise InputError("no codes are given; occupancy needs at least one")
     points = np.unique(np.linspace(1, len(code), min(STEPS, len(code))).round().astype(np.int64))
     if inputs is not None:
-        points = np.array(sorted({arguments.whole(n, "inputs", 1, len(code)) for n in inputs}), np.int64)
+        points = np.array(arguments.wholes(inputs, "inputs", 1, len(code)), np.int64)
     names = depths_of(code, operators)
     numbers = [*(cells(code, name) for name in names), cells(code)]
     highest = [np.maximum.accumulate(number)[points - 1] + 1 for number in numbers]

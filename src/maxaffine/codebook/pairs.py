@@ -62,6 +62,7 @@ def crossings(spline: Spline, x0: Tensor, x1: Tensor) -> Crossings:
     >>> found.counts.tolist(), found.cells.tolist()
     ([[2]], [3])
     """
+    arguments.require(spline, Spline, "spline", "maxaffine.Spline(model, example)")
     for name, x in (("x0", x0), ("x1", x1)):
         arguments.rows(x, name, spline.in_shape, spline.dtype, spline.device, "the spline")
     if len(x0) != len(x1):

@@ -100,6 +100,7 @@ def layer_diagram(maso: MASO, codes: Tensor | None = None) -> PowerDiagram:
     """
     arguments.require(maso, MASO, "maso", "a MASO such as maxaffine.maso_of(spline, name)")
     words = codewords(maso.K, maso.R).to(maso.A.device) if codes is None else codes
+    arguments.values(words, "codes", f"whole numbers (M, {maso.K}), one a unit")
     if words.dim() != 2 or words.shape[1] != maso.K or words.is_floating_point():
         raise InputError(f"codes is {arguments.told(words)}; give whole numbers (M, {maso.K}), one a unit")
     if words.numel() and not 0 <= int(words.min()) <= int(words.max()) < maso.R:
@@ -169,7 +170,7 @@ def network_diagram(spline: Spline, x: Tensor, name: str, *, input: str | None =
 
 def competing(spline: Spline, name: str) -> None:
     """Raise InputError unless in every unit of an operator the piece taken is the one of largest value."""
-    plan = Plan(spline.captured.graph)
+    plan = Plan(arguments.require(spline, Spline, "spline", "maxaffine.Spline(model, example)").captured.graph)
     operator = built(spline, plan, step_of(spline, plan, name))
     if not convex(operator):
         raise InputError(f"{name!r} ({operator.name}) is not convex: its pieces do not compete for the largest value")
@@ -203,6 +204,8 @@ def head_diagram(weight: Tensor, bias: Tensor | None = None) -> PowerDiagram:
     True
     """
     arguments.floats(weight, "weight", "the weight (C, D) of a linear layer")
+    if bias is not None:
+        arguments.floats(bias, "bias", "the bias (C,) of a linear layer")
     if weight.dim() != 2 or (bias is not None and bias.shape != weight.shape[:1]):
         given = arguments.told(bias) if bias is not None else "None"
         raise InputError(f"weight is {arguments.told(weight)} and bias {given}; give (C, D) and (C,)")

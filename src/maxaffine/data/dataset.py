@@ -35,6 +35,6 @@ class Dataset:
         return self.inputs.shape[1:]
 
 
-def first_line(error: BaseException) -> str:
+def first_line(error: BaseException | str) -> str:
     """Return what an error says in one line: its own first, or its name."""
     return str(error).splitlines()[0] if str(error) else type(error).__name__

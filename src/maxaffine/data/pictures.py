@@ -14,7 +14,7 @@ import numpy as np
 from maxaffine.data.dataset import BROKEN, first_line
 from maxaffine.data.files import IMAGE_ENDINGS, checked_labels, listed, read_image
 from maxaffine.data.objects import names_of, sample_of
-from maxaffine.data.streams import Rows, Sample, digest, first_readable, gathered, sampled
+from maxaffine.data.streams import Rows, Sample, digest, first_readable, gathered, sampled, shown
 from maxaffine.errors import FileFormatError, InputError
 
 ARRAY, LABELS = ".npy", (".cls", ".json")
@@ -39,7 +39,7 @@ class Pictures:
     @property
     def source(self) -> str:
         """Name of the folder."""
-        return self.folder.name
+        return shown(self.folder.name)
 
     @property
     def label_kind(self) -> str:
@@ -49,7 +49,10 @@ class Pictures:
     def read(self, first: int, last: int) -> Rows:
         """Rows first .. last - 1."""
         like = (self.row_shape, self.dtype)
-        return gathered(range(first, last), self._sample, self.files.__getitem__, like, self.label_kind, True)
+        return gathered(range(first, last), self._sample, self._name, like, self.label_kind, True)
+
+    def _name(self, number: int) -> str:
+        return shown(self.files[number])
 
     def _sample(self, number: int) -> Sample:
         values = read_image(self.folder / self.files[number])
@@ -57,12 +60,12 @@ class Pictures:
 
     def identity(self) -> str:
         """Of names and labels."""
-        return digest([*self.files, b"" if self.labels is None else self.labels.tobytes()])
+        return digest([*map(shown, self.files), b"" if self.labels is None else self.labels.tobytes()])
 
     def stamp(self, first: int, last: int) -> str:
         """Of names and sizes."""
         paths = [self.folder / name for name in self.files[first:last]]
-        return digest(f"{path} {path.stat().st_size if path.exists() else -1}" for path in paths)
+        return digest(f"{shown(str(path))} {path.stat().st_size if path.exists() else -1}" for path in paths)
 
     def close(self) -> None:
         """Files are closed as soon as they are read."""
@@ -76,7 +79,7 @@ def pictures(folder: Path, labels: np.ndarray | None, limit: int | None) -> Pict
     paths = paths[:limit]
     _, first = first_readable(len(paths), lambda k: Sample(read_image(paths[k]), None), str(folder))
     names = tuple(path.relative_to(folder).as_posix() for path in paths)
-    return Pictures(folder, names, checked, classes, first.values.shape, first.values.dtype)
+    return Pictures(folder, names, checked, tuple(map(shown, classes)), first.values.shape, first.values.dtype)
 
 
 # ---- tar archives -----------------------------------------------------------------------------------------
@@ -122,12 +125,12 @@ class Archives:
     def read(self, first: int, last: int) -> Rows:
         """Rows first .. last - 1."""
         like = (self.row_shape, self.dtype)
-        numbers, name = range(first, last), lambda number: self.entries[number].key
+        numbers, name = range(first, last), lambda number: shown(self.entries[number].key)
         return gathered(numbers, lambda n: sample(self.paths, self.entries[n]), name, like, self.label_kind, True)
 
     def identity(self) -> str:
         """Of all keys and the ends of the archives."""
-        return digest([*(sampled(path) for path in self.paths), *(entry.key for entry in self.entries)])
+        return digest([*(sampled(path) for path in self.paths), *(shown(entry.key) for entry in self.entries)])
 
     def stamp(self, first: int, last: int) -> str:  # noqa: ARG002  (the archives are whole)
         """All is in the identity."""

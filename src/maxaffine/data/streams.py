@@ -106,11 +106,20 @@ def gathered(
             samples.append(_checked(read(number), like, label_kind))
             good.append(number)
         except (FileFormatError, InputError) as error:
-            failed.append(Failed(number, name(number), _without(name(number), first_line(error))))
+            failed.append(Failed(number, name(number), first_line(_without(name(number), shown(str(error))))))
     shape, dtype = like
     values = np.stack([s.values for s in samples]) if samples else np.empty((0, *shape), dtype)
     labels = np.array([s.label for s in samples], label_type(label_kind)) if label_kind else None
     return Rows(np.array(good, np.int64), values, labels, tuple(map(name, good)) if named else (), tuple(failed))
+
+
+def shown(name: str) -> str:
+    r"""A name that can be written anywhere: bytes of a file's name that are not UTF-8 as \x.. instead.
+
+    >>> shown("café.png"), shown("caf\udce9.png")
+    ('café.png', 'caf\\xe9.png')
+    """
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def label_type(kind: str) -> type:

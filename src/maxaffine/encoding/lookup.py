@@ -41,11 +41,11 @@ def index_codes(folder: CodeFolder, operators: Names | None = None, track: Track
 
 def rows_of(folder: CodeFolder, ids: Iterable[int]) -> Encoded:
     """Some rows by their ids, in that order; a file is read once. Raises InputError for an id that is not there."""
-    wanted = np.array(list(ids), np.int64)
-    shards = wanted // folder.plan.shard
-    parts = {int(number): encoded_shard(folder, int(number)) for number in np.unique(shards) if _has(folder, number)}
+    wanted = [int(one) for one in ids]  # of any size: those that are not there are refused below
+    shards = [one // folder.plan.shard for one in wanted]
+    parts = {number: encoded_shard(folder, number) for number in sorted(set(shards)) if _has(folder, number)}
     found, labels, names = list[Code](), list[float](), list[str]()
-    for one, number in zip(wanted.tolist(), shards.tolist(), strict=True):
+    for one, number in zip(wanted, shards, strict=True):
         part = parts.get(number)
         place = _place(part.ids, one) if part is not None else -1
         if part is None or place < 0:
@@ -54,7 +54,7 @@ def rows_of(folder: CodeFolder, ids: Iterable[int]) -> Encoded:
         labels += [] if part.labels is None else [part.labels[place]]
         names += [part.names[place]] if part.names else []
     kept = np.array(labels) if labels else None
-    return Encoded(concatenate(found), wanted, kept, tuple(names))
+    return Encoded(concatenate(found), np.array(wanted, np.int64), kept, tuple(names))
 
 
 def _has(folder: CodeFolder, number: int) -> bool:

@@ -14,6 +14,7 @@ from math import floor, prod
 import numpy as np
 from numpy.typing import NDArray
 
+from maxaffine import arguments
 from maxaffine.code import Code, Signature, index_of
 from maxaffine.errors import InputError
 from maxaffine.types import Names, flat
@@ -32,15 +33,29 @@ def words(pieces: int, cost: int) -> NDArray[np.uint8]:
     """
     if pieces == 1:
         return np.zeros((1, 0), np.uint8)
-    bits = (pieces - 1).bit_length()
-    apart = 1 << (bits - 1)
-    found = []
-    if cost % apart == 0:
-        simplex = np.bitwise_count(np.arange(pieces)[:, None] & np.arange(1, 2 * apart)) & 1
-        found.append(np.tile(simplex.astype(np.uint8), cost // apart))
-    if cost % 2 == 0:
-        found.append(np.tile(np.eye(pieces, dtype=np.uint8), cost // 2))
-    return min(found, key=lambda table: table.shape[1])
+    apart = _apart(pieces)
+    if cost % apart or length(pieces, cost) < (2 * apart - 1) * (cost // apart):
+        return np.tile(np.eye(pieces, dtype=np.uint8), cost // 2)
+    simplex = np.bitwise_count(np.arange(pieces)[:, None] & np.arange(1, 2 * apart)) & 1
+    return np.tile(simplex.astype(np.uint8), cost // apart)
+
+
+def length(pieces: int, cost: int) -> int:
+    """Bits of each of the `words`: of a simplex code where the cost allows one, of unit vectors, the less of both.
+
+    >>> length(4, 2), length(9, 2), length(9, 8)
+    (3, 9, 15)
+    """
+    if pieces == 1:
+        return 0
+    apart = _apart(pieces)
+    simplex = [] if cost % apart else [(2 * apart - 1) * (cost // apart)]
+    return min([*simplex, *([] if cost % 2 else [pieces * (cost // 2)])])
+
+
+def _apart(pieces: int) -> int:
+    """How many bits the words of the simplex code are apart, each once."""
+    return 1 << ((pieces - 1).bit_length() - 1)
 
 
 def costs(pieces: Sequence[int]) -> list[int]:
@@ -85,7 +100,7 @@ class Layout:
 
     def _length(self, cost: int) -> int:
         places = (self.signature[i] for i in self.places)
-        return sum(prod(u.shape) * words(u.pieces, cost).shape[1] for u in places)
+        return sum(prod(u.shape) * length(u.pieces, cost) for u in places)
 
     def rows(self, code: Code) -> Rows:
         """(N, width) uint8 of N codes."""
@@ -119,7 +134,7 @@ class Layout:
 def layout_of(code: Code, operators: Names | None = None) -> Layout:
     """The layout of all operators of a code, or of those that are named. Raises InputError when there are none."""
     every = [units.name for units in code.signature]
-    chosen = every if operators is None else [operators] if isinstance(operators, str) else list(operators)
+    chosen = every if operators is None else arguments.names(operators, "operators")
     places = tuple(index_of(code, name) for name in chosen)
     if not places or len(set(places)) < len(places):
         raise InputError(f"operators is {chosen}; name each operator to be compared once, at least one of {every}")
