@@ -291,3 +291,11 @@ def test_a_factory_that_a_manifest_names_is_not_called(place, capsys):
     assert code == 2 and "not called because a file says so" in err
     assert run(capsys, "search", "codes", "seven.png", "--k", "2", "--model", "factories:mlp")[0] == 0
     assert run(capsys, "search", "codes", "7", "--k", "2")[0] == 0
+
+
+@pytest.mark.parametrize("options", [{"scale": 1}, {"scale": "x", "mean": [0], "std": [1], "permute": None}])
+def test_options_that_the_command_did_not_write(place, capsys, options):
+    x = torch.zeros(3, 1, 6, 6)
+    encode(ma.load("net.safetensors"), x, "mine", options={"model": "net.safetensors", **options})
+    code, _, err = run(capsys, "search", "mine", "seven.png", "--k", "1")
+    assert code == 2 and "not written by maxaffine encode" in err and len(err.splitlines()) == 1

@@ -467,6 +467,29 @@ def test_another_job_in_the_folder_is_refused(tmp_path: Path) -> None:
     assert encode(network(), source, tmp_path, prepare=prepared).rows == 30
 
 
+def test_a_network_with_other_constants_is_another(tmp_path: Path) -> None:
+    rows, _ = bytes_of()
+
+    def clipped(limit: float) -> ma.Spline:
+        torch.manual_seed(0)
+        layers = (nn.Flatten(), nn.Linear(36, 5), nn.Hardtanh(-limit, limit), nn.Linear(5, 5), nn.ReLU())
+        return ma.Spline(nn.Sequential(*layers), torch.zeros(1, 1, 6, 6))
+
+    encode(clipped(1.0), rows, tmp_path, prepare=prepared, **SHARDS)
+    (tmp_path / "codes-000001.parquet").unlink()
+    with pytest.raises(FileFormatError, match="begun with another network;"):
+        encode(clipped(0.1), rows, tmp_path, prepare=prepared)
+    assert encode(clipped(1.0), rows, tmp_path, prepare=prepared).written == 1
+
+
+def test_images_beside_folders_are_not_left_out_in_silence(tmp_path: Path) -> None:
+    source = pictures(tmp_path / "in", *bytes_of(3))
+    (source / "stray.png").write_bytes(png(bytes_of()[0][0]))
+    for read in (readers.as_stream, readers.read):
+        with pytest.raises(FileFormatError, match=r"stray\.png\) beside folders \("):
+            read(source)
+
+
 def test_foreign_folders_and_shards_are_refused(tmp_path: Path) -> None:
     rows, labels = bytes_of()
     source, other = list(zip(rows, labels, strict=True)), tmp_path / "other"

@@ -10,6 +10,7 @@ import typer
 from maxaffine.cli.networks import DTYPES, FACTORY, captured, like, loaded
 from maxaffine.cli.options import Device, InputShape, Labels, Limit, Mean, Model, Permute, Scale, Std, Trusted, Until
 from maxaffine.cli.words import clean_exit, log_console, numbers, out_console, progress, tracker, whole
+from maxaffine.errors import InputError
 
 if TYPE_CHECKING:
     from maxaffine.data import Failed, Stream
@@ -31,6 +32,7 @@ World = Annotated[int, typer.Option(min=1, envvar="WORLD_SIZE", help="processes 
 Place = Annotated[int | None, typer.Option(min=0, envvar="LOCAL_RANK", help="number of the GPU, with --device cuda")]
 
 GO_ON = "stopped; the finished files are kept, and the same command goes on from there"
+NO_OPTIONS = "these codes were not written by maxaffine encode: search them with CodeIndex in Python"
 SHOWN = 10  # rows that could not be read, in the terminal; the manifest has all
 
 
@@ -158,12 +160,18 @@ def say_failed(row: "Failed") -> None:
 
 
 def scaling_of(options: Mapping[str, Any]) -> "Scaling":
-    """What `recorded` wrote."""
+    """What `recorded` wrote. Raises InputError for anything else."""
+    from maxaffine.arguments import is_number
     from maxaffine.report import Scaling
 
-    order = options["permute"]
-    numbers_of = (tuple(options["mean"]), tuple(options["std"]), None if order is None else tuple(order))
-    return Scaling(options["scale"], *numbers_of)
+    try:
+        factor, order = options["scale"], options["permute"]
+        mean, std, axes = (tuple(part) for part in (options["mean"], options["std"], order or ()))
+    except (KeyError, TypeError):
+        raise InputError(NO_OPTIONS) from None
+    if not all(map(is_number, (*mean, *std, *axes, 1 if factor is None else factor))):
+        raise InputError(NO_OPTIONS)
+    return Scaling(factor, mean, std, None if order is None else axes)
 
 
 def _bytes(size: float) -> str:

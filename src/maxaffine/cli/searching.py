@@ -127,8 +127,8 @@ def _network(folder: "CodeFolder", model: str | None, trusted: bool) -> "Spline"
 
     options = folder.plan.options
     named = model or options.get("model")
-    if named is None or (model is None and FACTORY.fullmatch(named)):
-        was = "no network" if named is None else f"{named}, which is not called because a file says so"
+    if not isinstance(named, str) or (model is None and FACTORY.fullmatch(named)):
+        was = "no network" if not isinstance(named, str) else f"{named}, which is not called because a file says so"
         raise InputError(f"{folder.folder} names {was}: say --model")
     if FACTORY.fullmatch(named):
         found = captured(named, torch.zeros(2, *_shape(folder)), options.get("until"))
@@ -147,10 +147,9 @@ def _inputs(spline: "Spline", rows: "Stream", options: Mapping[str, Any]) -> "to
     from maxaffine.data import first_row
     from maxaffine.report import fit
 
-    if "scale" not in options:
-        raise InputError("these codes were not written by maxaffine encode: search them with CodeIndex in Python")
+    scaling = scaling_of(options)
     try:
-        feed, values = fit(first_row(rows), spline.in_shape, scaling_of(options)), rows.read(0, len(rows))
+        feed, values = fit(first_row(rows), spline.in_shape, scaling), rows.read(0, len(rows))
     finally:
         rows.close()
     for failed in values.failed:

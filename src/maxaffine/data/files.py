@@ -103,6 +103,11 @@ def _read_folder(path: Path, limit: int | None) -> Contents:
 def listed(path: Path, limit: int | None) -> tuple[list[Path], np.ndarray | None, tuple[str, ...]]:
     """Images of a folder, one of each class (sub-folder) in turn; their labels, if there are classes; the classes."""
     folders = sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if folders and (stray := _images_in(path)):
+        raise FileFormatError(
+            f"{path}: holds images ({stray[0].name}) beside folders ({folders[0].name}); "
+            "give images alone, or a folder a class"
+        )
     groups = [(label, _images_in(folder)) for label, folder in enumerate(folders)] or [(0, _images_in(path))]
     turns = zip_longest(*([(file, label) for file in files] for label, files in groups))
     pairs = [pair for turn in turns for pair in turn if pair is not None][:limit]

@@ -123,6 +123,7 @@ def _plan(
     rows = max(1, min(SHARD_ROWS, SHARD_BYTES // size) // batch) * batch
     return Plan(
         header(signature, weights_of(spline).digest()),
+        digest([repr((node.op, node.args, node.kwargs)) for node in spline.captured.graph.nodes]),
         str(spline.dtype).removeprefix("torch."),
         spline.device.type,
         stream.identity(),

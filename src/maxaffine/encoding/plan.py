@@ -18,6 +18,7 @@ FORMAT = 1
 NAME, ENDING = "manifest.json", ".parquet"
 SAID = {
     "codes": "another network, or with other weights",
+    "operations": "another network",
     "data": "other data",
     "inputs": "other scaling of the rows",
     "rows": "another number of rows",
@@ -29,13 +30,15 @@ SAID = {
 class Plan:
     """What decides the bytes of a folder.
 
-    codes: operators and fingerprints, as `code.files.header` writes them. data, inputs: fingerprints of the rows as
-    stored, and of how they become inputs. rows: N. batch, threads: of one run of the network, whose rounding may depend
-    on them. shard: rows a shard, a multiple of batch. label_kind, named, classes: of the rows. options: of the caller,
-    kept and not compared.
+    codes: operators and fingerprints, as `code.files.header` writes them. operations: fingerprint of the network's
+    graph, whose numbers (the limits of a hardtanh) are in none of those. data, inputs: of the rows as stored, and of
+    how they become inputs. rows: N. batch, threads: of one run of the network, whose rounding may depend on them.
+    shard: rows a shard, a multiple of batch. label_kind, named, classes: of the rows. options: of the caller, kept and
+    not compared.
     """
 
     codes: str
+    operations: str
     dtype: str
     device: str
     data: str
@@ -88,11 +91,12 @@ def read_plan(folder: Path) -> tuple[Plan, dict[str, Any]]:
             made = f"format {content['format']} of maxaffine {content['version']}"
             raise FileFormatError(f"{folder} has {made}, this version reads {FORMAT}; update maxaffine")
         kept = {field.name: content["plan"][field.name] for field in fields(Plan)}
+        dict(kept["options"].items())  # of the caller, not compared, but a mapping
         plan = Plan(**{**kept, "codes": json.dumps(kept["codes"]), "classes": tuple(kept["classes"])})
         if content["fingerprint"] != plan.fingerprint():
             raise FileFormatError(f"{folder / NAME} was changed; take a new folder")
         return plan, content
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, FileFormatError):
             raise
         raise FileFormatError(f"{folder} holds no codes ({NAME}: {_reason(error)})") from None
