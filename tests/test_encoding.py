@@ -545,6 +545,10 @@ def test_bad_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ({"world_size": 0}, "world_size is 0"),
         ({"executor": "slurm"}, "executor='slurm'"),
         ({"limit": 0}, "limit is 0"),
+        ({"limit": 2.5}, r"limit is 2\.5"),
+        ({"prepare": 5}, "prepare is 5; give a function"),
+        ({"options": 5}, "options is 5; give a mapping"),
+        ({"options": {"a": x}}, "options is a dict; give a mapping of what JSON can write"),
         ({"labels": "y.npy"}, "labels="),
     ]:
         with pytest.raises(InputError, match=words):
@@ -558,6 +562,9 @@ def test_bad_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (network(), [], "is empty"),
         (network(), iter([1]), "no len"),
         (linear, torch.zeros(4, 3), "no spline operator"),
+        (network(), x.bfloat16(), r"bfloat16 .* use data\.to\(torch\.float32\)"),
+        (network(), x.to_sparse(), "data is a torch.float32 sparse_coo tensor"),
+        (5, x, "spline is 5"),
     ]:
         with pytest.raises(InputError, match=words) as refusal:
             encode(spline, source, tmp_path / "new")

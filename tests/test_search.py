@@ -319,6 +319,17 @@ def test_approximate_kinds_find_planted_neighbours(kind: str) -> None:
     assert bool((far.distances.isinf() == (far.ids == -1)).all())
 
 
+@pytest.mark.parametrize("kind", ["multihash", "hnsw"])
+def test_removed_rows_do_not_crowd_out_those_left(kind: str) -> None:
+    pytest.importorskip("faiss")
+    code = drawn(300, 0, units=64)
+    index = ma.CodeIndex.build(code, kind=kind)  # type: ignore[arg-type]
+    index.search(code[:1], 5)
+    index.remove(range(0, 290))
+    assert index.search(code[290:], 1).ids[:, 0].tolist() == list(range(290, 300))
+    assert index.search(code[:1], 5).ids.min() >= (0 if kind == "hnsw" else -1)
+
+
 def test_approximate_kinds_need_faiss(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scan, "faiss_or_none", lambda: None)
     with pytest.raises(ma.errors.MissingExtraError, match=r"'hnsw' needs faiss.*maxaffine\[search\]"):

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from maxaffine import arguments
 from maxaffine.data.dataset import BROKEN, Dataset, first_line
 from maxaffine.data.files import read_labels
 from maxaffine.data.pictures import archives, items, pictures
@@ -29,8 +30,8 @@ def as_stream(data: Any, labels: str | Path | None = None, limit: int | None = N
     >>> len(rows), rows.row_shape, rows.read(1, 3).values.tolist()
     (4, (3,), [[3.0, 4.0, 5.0], [6.0, 7.0, 8.0]])
     """
-    if limit is not None and limit < 1:
-        raise InputError(f"limit is {limit}: ask for at least 1 row")
+    if limit is not None:
+        arguments.whole(limit, "limit")
     if isinstance(data, Stream):
         return data
     if isinstance(data, str | Path):
@@ -43,7 +44,7 @@ def as_stream(data: Any, labels: str | Path | None = None, limit: int | None = N
 def _from_object(data: Any, limit: int | None) -> Stream:
     table: list[tuple[type, Callable[[], Dataset]]] = [
         (Dataset, lambda: data),
-        (Tensor, lambda: _array(data.detach().cpu().numpy(), "tensor")),
+        (Tensor, lambda: _array(_numpy(data), "tensor")),
         (np.ndarray, lambda: _array(data, "array")),
     ]
     found = next((make() for kind, make in table if isinstance(data, kind)), None)
@@ -54,6 +55,13 @@ def _from_object(data: Any, limit: int | None) -> Stream:
         raise InputError(f"{found.source}: rows of {shape}; give at least one row of at least one real number")
     kept = None if found.labels is None else found.labels[:limit]
     return Held(Dataset(found.inputs[:limit], kept, found.classes, found.source))
+
+
+def _numpy(data: Tensor) -> np.ndarray:
+    try:
+        return arguments.values(data, "data", "rows (N, *row)").detach().cpu().numpy()
+    except TypeError:
+        raise InputError(f"data is {arguments.told(data)}, which numpy has not; use data.to(torch.float32)") from None
 
 
 def _array(values: np.ndarray, source: str) -> Dataset:

@@ -1,5 +1,6 @@
 """The driver: begin a folder or go on with it, encode the shards that are missing, check the whole."""
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -85,6 +86,7 @@ def encode(
     1000
     True
     """
+    arguments.require(spline, Spline, "spline", "maxaffine.Spline(model, example)")
     folder = arguments.path_of(out).absolute()
     given = {
         name: None if value is None else arguments.whole(value, name)
@@ -94,6 +96,8 @@ def encode(
     arguments.whole(rank, "rank", 0, arguments.whole(world_size, "world_size") - 1)
     if executor not in EXECUTORS:
         raise InputError(f"executor={executor!r}; there are {', '.join(EXECUTORS)}")
+    if prepare is not None and not callable(prepare):
+        raise InputError(f"prepare is {arguments.told(prepare)}; give a function of rows as stored (n, *row)")
     arrow()
     stream = as_stream(data, labels, limit)
     try:
@@ -136,8 +140,16 @@ def _plan(
         stream.label_kind,
         stream.named,
         stream.classes,
-        dict(options or {}),
+        _kept(options),
     )
+
+
+def _kept(options: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Options as the manifest gives them back."""
+    try:
+        return dict(json.loads(json.dumps(dict(options or {}))))
+    except (TypeError, ValueError):
+        raise InputError(f"options is {arguments.told(options)}; give a mapping of what JSON can write") from None
 
 
 def _probe(stream: Stream) -> np.ndarray:

@@ -132,7 +132,7 @@ class CodeIndex:
             raise InputError("the index is empty; add codes before searching")
         most = arguments.whole(k, "k", 1, len(self))
         state = self._state
-        if state.kind != EXACT and self._fast is None:
+        if state.kind != EXACT and (self._fast is None or self._fast.stale(state.parts)):
             self._fast = Approximate(state.kind, state.layout, state.parts)
         found = [_nearest(state.parts, self._fast, rows, most) for rows in _batches(state.layout.rows(code))]
         none = np.empty((0, most), np.int32), np.empty((0, most), np.int64)

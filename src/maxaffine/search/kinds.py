@@ -34,7 +34,7 @@ KINDS = (EXACT, *_MADE)
 
 
 class Approximate:
-    """The distinct rows that an index was ever given, as faiss keeps them; grows, and forgets nothing.
+    """The distinct rows that an index was given, as faiss keeps them; grows, and forgets nothing: see `stale`.
 
     Their bits are shuffled: the tables of a multihash take the first ones, which would be units of one corner of an
     image in the first layer, almost the same for all rows.
@@ -57,6 +57,10 @@ class Approximate:
         if new.any():
             self._index.add(shuffled(rows[new], self._shuffle))
             self._known = np.concatenate([self._known, keys[new]])
+
+    def stale(self, parts: Sequence[Part]) -> bool:
+        """Whether most of its rows were removed since, so that they would stand before those that are left."""
+        return len(self._known) > 2 * sum(len(part.rows) for part in parts)
 
     def nearest(self, queries: Rows, k: int, parts: Sequence[Part]) -> list[Found]:
         """What the parts hold of at most k rows for each query."""
