@@ -23,6 +23,7 @@ from maxaffine.program.plan import Plan, Step
 CONVOLUTION = "aten.conv2d.default"
 IMAGES = 8  # side by side
 TAPS, CHANNELS = 3, 4  # at a time
+COPIED = 64  # at a time where the channels do not come first
 FEW = 4  # fewer images leave too many lanes empty
 
 
@@ -55,12 +56,14 @@ def convolve(x: Tensor, *arguments: Tensor | int | list[int] | None) -> Tensor:
         return F.conv2d(x, weight, bias, stride, padding, dilation)  # type: ignore[arg-type]
     out = np.empty((len(x), len(weight), tall, wide))
     taps, shifts, phase = _taps(weight, wide, stride[1])
-    images, steps, around = np.ascontiguousarray(x.detach().numpy()), tuple(stride), tuple(padding)
+    images, steps, around = x.detach().numpy(), tuple(stride), tuple(padding)
     start = np.zeros(CHANNELS * len(taps))
     start[: len(weight)] = 0 if bias is None else bias.detach()  # type: ignore[union-attr]
 
     def some(first: int, last: int) -> None:
-        _convolve(images[first:last], taps, shifts, phase, steps, around, start, out[first:last])
+        for k in range(first, last, COPIED):
+            part = slice(k, min(k + COPIED, last))
+            _convolve(np.ascontiguousarray(images[part]), taps, shifts, phase, steps, around, start, out[part])
 
     workers = min(torch.get_num_threads(), ceil(len(x) / IMAGES))
     if workers == 1:
