@@ -302,3 +302,24 @@ def test_the_weights_are_those_that_made_the_code() -> None:
     with pytest.raises(ma.errors.InputError, match="different weights"):
         concatenate([before, after])
     assert concatenate([before, before[:1]]).weights == before.weights
+
+
+def test_constants_beside_the_weights_make_another_network() -> None:
+    class Scaled(nn.Module):
+        def __init__(self, limit: float, factor: float) -> None:
+            super().__init__()
+            self.line, self.limit, self.factor = nn.Linear(3, 4), limit, factor
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.clamp(self.line(x) * self.factor, -self.limit, self.limit)
+
+    def code(limit: float, factor: float, dtype: torch.dtype = torch.float32) -> ma.Code:
+        torch.manual_seed(0)
+        model, x = Scaled(limit, factor), torch.ones(5, 3)
+        return ma.Spline(model, x[:1]).to(dtype).code(x.to(dtype))
+
+    first = code(1.0, 2)
+    assert first.weights == code(1.0, 2).weights == code(1, 2.0).weights == code(1.0, 2, torch.float64).weights
+    assert len({first.weights, code(0.1, 2).weights, code(1.0, 3).weights}) == 3
+    with pytest.raises(ma.errors.InputError, match="other weights"):
+        ma.CodeIndex.build(first).search(code(0.1, 2), 1)

@@ -477,7 +477,7 @@ def test_a_network_with_other_constants_is_another(tmp_path: Path) -> None:
 
     encode(clipped(1.0), rows, tmp_path, prepare=prepared, **SHARDS)
     (tmp_path / "codes-000001.parquet").unlink()
-    with pytest.raises(FileFormatError, match="begun with another network;"):
+    with pytest.raises(FileFormatError, match="begun with another network, or with other weights;"):
         encode(clipped(0.1), rows, tmp_path, prepare=prepared)
     assert encode(clipped(1.0), rows, tmp_path, prepare=prepared).written == 1
 

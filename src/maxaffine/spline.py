@@ -15,6 +15,7 @@ from maxaffine.affine import DEFAULT_MEMORY, AffineMap
 from maxaffine.capture import Captured
 from maxaffine.code import Code, Signature, Units, Weights
 from maxaffine.errors import InputError
+from maxaffine.operators.registry import Spline1
 from maxaffine.polytope import Region
 from maxaffine.program.frozen import Codes
 from maxaffine.program.local import STREAMED_ROWS, Local
@@ -23,6 +24,8 @@ from maxaffine.program.record import layout_of, record
 from maxaffine.program.walls import region_of
 from maxaffine.table import Operator, composition_table
 from maxaffine.types import Shape
+
+ARITHMETIC = frozenset({"add", "sub", "rsub", "mul", "div"})
 
 
 class Spline:
@@ -203,8 +206,20 @@ def weights_of(spline: Spline) -> Weights:
     """The weights as they are now; the same object as long as they do not change."""
     tensors = current_tensors(spline)
     if not spline._weights.are(tensors):
-        spline._weights = Weights(tensors)
+        spline._weights = Weights(tensors, constants=_constants(spline._exact))
     return spline._weights
+
+
+def _constants(plan: Plan) -> str:
+    """The numbers of a network that are no tensors, to six digits: limits and slopes of its units, factors, offsets."""
+    found = []
+    for step in plan.steps:
+        literals = [*step.node.args, *(value for _, value in step.node.kwargs)]
+        counts = type(step.rule) is Spline1 or step.node.op.split(".")[1] in ARITHMETIC  # elsewhere integers are axes
+        kinds = (int, float) if counts else (float,)
+        numbers = [f"{value:.6g}" for value in literals if type(value) in kinds]
+        found += [f"{step.node.op} {' '.join(numbers)}"] if numbers else []
+    return "\n".join(found)
 
 
 def _adopt(spline: Spline, captured: Captured) -> None:
@@ -217,7 +232,7 @@ def _adopt(spline: Spline, captured: Captured) -> None:
     spline.operators = _describe(spline)
     units = tuple(Units(o.name, o.op, o.pieces, o.shape) for o in spline.operators)
     spline._signature = Signature(units, spline.in_shape)
-    spline._weights = Weights([source.read() for source in captured.sources])
+    spline._weights = Weights([source.read() for source in captured.sources], constants=_constants(spline._exact))
     largest = max([prod(step.node.sizes(1)) for step in spline._exact.steps], default=1)
     spline._row_bytes = max(1, largest) * spline.dtype.itemsize
 

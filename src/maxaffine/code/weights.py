@@ -25,8 +25,9 @@ class Weights:
     False
     """
 
-    def __init__(self, tensors: Sequence[Tensor], known: str | None = None) -> None:
-        self._tensors, self._known = tuple(tensors), known
+    def __init__(self, tensors: Sequence[Tensor], known: str | None = None, constants: str = "") -> None:
+        """constants: the numbers that the network computes with beside its tensors, such as the limits of a clamp."""
+        self._tensors, self._known, self._constants = tuple(tensors), known, constants
         self._versions = tuple(_version(tensor) for tensor in tensors)
 
     def are(self, tensors: Sequence[Tensor]) -> bool:
@@ -39,7 +40,7 @@ class Weights:
     def digest(self) -> str:
         """32 hexadecimal digits. Raises InputError when the weights changed before anybody asked."""
         if self._known is None and self.are(self._tensors):
-            self._known = _hashed(self._tensors)
+            self._known = _hashed(self._tensors, self._constants)
         if not self._known:
             raise InputError(
                 "the network was trained on after these codes were made; take code.weights, save the codes or add "
@@ -55,8 +56,8 @@ def _version(tensor: Tensor) -> int:
     return 0 if tensor.is_inference() else tensor._version
 
 
-def _hashed(tensors: Sequence[Tensor]) -> str:
-    state = hashlib.blake2b(digest_size=16)
+def _hashed(tensors: Sequence[Tensor], constants: str) -> str:
+    state = hashlib.blake2b(constants.encode(), digest_size=16)
     for tensor in tensors:
         values = tensor.detach().cpu().to(torch.float64) if tensor.is_floating_point() else tensor.detach().cpu()
         state.update(repr(tuple(values.shape)).encode())
