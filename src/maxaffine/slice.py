@@ -40,7 +40,7 @@ class Segment:
     def embed(self, tau: Tensor) -> Tensor:
         """(n,) -> inputs (n, *in), float64."""
         x0, x1 = _exact(self.x0), _exact(self.x1)
-        tau = torch.as_tensor(tau, dtype=torch.float64)
+        tau = torch.as_tensor(tau, dtype=torch.float64, device="cpu")
         return x0 + tau.reshape(-1, *[1] * x0.dim()) * (x1 - x0)
 
 
@@ -103,14 +103,14 @@ class Plane:
 
     def embed(self, st: Tensor | NDArray[np.float64]) -> Tensor:
         """(n, 2) -> inputs (n, *in), float64."""
-        st = torch.as_tensor(st, dtype=torch.float64).reshape(-1, 2)
+        st = torch.as_tensor(st, dtype=torch.float64, device="cpu").reshape(-1, 2)
         s, t = (st[:, i].reshape(-1, *[1] * self.origin.dim()) for i in (0, 1))
         return self.origin + s * self.u + t * self.v
 
     def coordinates(self, x: Tensor) -> NDArray[np.float64]:
         """Inputs (n, *in) -> (n, 2): the (s, t) of the nearest point of the plane."""
         basis = torch.stack([self.u.flatten(), self.v.flatten()], 1)
-        offset = (torch.as_tensor(x, dtype=torch.float64) - self.origin).reshape(len(x), -1)
+        offset = (torch.as_tensor(x, dtype=torch.float64, device="cpu") - self.origin).reshape(len(x), -1)
         return torch.linalg.lstsq(basis, offset.T).solution.T.numpy()
 
 

@@ -45,18 +45,23 @@ class Code:
             if not -self.count <= key < self.count:
                 raise IndexError(f"code {key} of {self.count}")
             key = slice(key, key + 1 or None)
+        if isinstance(key, Tensor):
+            key = key.cpu()  # which an index of a tensor may be wherever that lies
         rows = torch.arange(self.count)[key]
         return Code(self.signature, tuple(v[key] for v in self.values), len(rows), self.made_by)
 
     def __eq__(self, other: object) -> Tensor:
-        """(N,) bool: which signals share all their pieces; a code of length 1 is compared with every row."""
+        """(N,) bool on the device of this code: which signals share all their pieces.
+
+        A code of length 1 is compared with every row; the other code may lie on another device.
+        """
         if not isinstance(other, Code):
             return NotImplemented
         same_signature(self, other)
         count = rows_of(self, other)
         equal = torch.ones(count, dtype=torch.bool, device=self.values[0].device if self.values else None)
         for a, b in zip(self.values, other.values, strict=True):
-            equal &= flat(a == b).all(1)
+            equal &= flat(a == b.to(a.device)).all(1)
         return equal
 
     __hash__ = None  # type: ignore[assignment]

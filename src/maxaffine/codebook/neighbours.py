@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
 from maxaffine import arguments
 from maxaffine.code import Code, distance_chunks, same_signature
@@ -48,7 +49,7 @@ def nearest(
     [[1], [0], [1]]
     """
     same_signature(queries, pool)
-    left_out = None if own is None else arguments.indices(own, "own", max(1, len(pool))).numpy()
+    left_out = None if own is None else arguments.indices(own, "own", max(1, len(pool))).cpu().numpy()
     if left_out is not None and len(left_out) != len(queries):
         raise InputError(f"own names {len(left_out)} rows for {len(queries)} queries; give one row of the pool each")
     most = len(pool) - (left_out is not None)
@@ -125,7 +126,7 @@ def class_agreement(
     [[1.0, 0.333]]
     """
     classes = classes_of(labels, len(arguments.require(code, Code, "code", CODES)))
-    rows = np.arange(len(code)) if queries is None else arguments.indices(queries, "queries", len(code)).numpy()
+    rows = np.arange(len(code)) if queries is None else arguments.indices(queries, "queries", len(code)).cpu().numpy()
     names, counts = depths_of(code, operators), arguments.wholes(k, "k")
     shares, votes = np.empty((len(names), len(counts))), np.empty((len(names), len(counts)))
     asked: Any = code if queries is None else code[arguments.indices(rows, "queries", len(code))]
@@ -141,7 +142,7 @@ def class_agreement(
 
 def classes_of(labels: ArrayLike, count: int) -> Integers:
     """The labels numbered 0, 1 ...; any values that can be sorted."""
-    found = np.asarray(labels)
+    found = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
     if found.shape != (count,):
         raise InputError(f"labels have shape {found.shape}; give one for each of the {count} codes")
     return np.unique(found, return_inverse=True)[1].astype(np.int64)

@@ -80,6 +80,7 @@ def add(first: MASO, second: MASO, *, memory: int = MEMORY) -> MASO:
     if (first.K, first.D) != (second.K, second.D):
         given = f"(K, D) is {(first.K, first.D)} and {(second.K, second.D)}"
         raise InputError(f"add: {given}: only operators between the same spaces have a sum")
+    same_numbers("add", first, second)
     R = first.R * second.R
     require_memory(float(first.K * R * first.D * first.A.element_size()), first.K, R, first.D, memory)
     A = first.A[:, :, None] + second.A[:, None]
@@ -90,6 +91,7 @@ def check_composition(outer: MASO, inner: MASO) -> None:
     """The condition of Theorem 2, unit by unit."""
     if outer.D != inner.K:
         raise InputError(f"compose: the outer operator reads {outer.D} values, the inner one gives {inner.K}")
+    same_numbers("compose", outer, inner)
     bent = (inner.first_copy != 0).any(dim=1)
     if (broken := ((outer.A < 0) & bent).nonzero()).numel():
         k, r, j = broken[0].tolist()
@@ -98,6 +100,13 @@ def check_composition(outer: MASO, inner: MASO) -> None:
             f"compose: {slope} and meets unit {j} of the inner operator, which is not affine: "
             "the result need not be convex, keep the two operators apart"
         )
+
+
+def same_numbers(what: str, first: MASO, second: MASO) -> None:
+    """Refuse two operators of different dtypes or on different devices."""
+    given = [f"{maso.A.dtype} on {maso.A.device}" for maso in (first, second)]
+    if given[0] != given[1]:
+        raise InputError(f"{what}: one operator is {given[0]}, the other {given[1]}: convert one with .to(...)")
 
 
 def require_memory(size: float, K: int, R: float, D: int, memory: int) -> None:

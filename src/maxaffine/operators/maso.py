@@ -67,6 +67,10 @@ class MASO:
         """Dimension of the input."""
         return self.A.shape[2]
 
+    def to(self, target: torch.dtype | torch.device | str) -> "MASO":
+        """A copy in another dtype (float32, float64) or on another device."""
+        return MASO(self.A.to(target), self.B.to(target))
+
     def __call__(self, x: Tensor) -> Tensor:
         """Values (N, K) at the inputs x (N, D)."""
         return self.candidates(x).amax(dim=2)
