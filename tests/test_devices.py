@@ -205,6 +205,17 @@ QUESTIONS: Mapping[str, Callable[[ma.Spline, Tensor], Any]] = {
 }
 
 
+def _plane(spline: ma.Spline, x: Tensor) -> Any:
+    found = ma.partition(spline, ma.Plane.through(*x[:3]))
+    return found.A, found.b, found.vertices, len(found)
+
+
+PARTITIONS: Mapping[str, Callable[[ma.Spline, Tensor], Any]] = {
+    "plane": _plane,
+    "line": lambda s, x: ma.partition(s, ma.Segment(*x[:2])).knots,
+}
+
+
 def leaves(value: Any) -> Iterator[Tensor | str]:
     """Every number and word of an answer, numbers as tensors of the CPU."""
     if isinstance(value, ma.Code):
@@ -221,6 +232,16 @@ def leaves(value: Any) -> Iterator[Tensor | str]:
         yield value.detach().cpu() if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
 
 
+def assert_answers(found: list[Tensor | str], wanted: list[Tensor | str], tolerance: float) -> None:
+    """Words equal, numbers to rounding."""
+    assert len(found) == len(wanted)
+    for mine, theirs in zip(found, wanted, strict=True):
+        if isinstance(theirs, str):
+            assert mine == theirs
+        else:
+            assert_close(mine.double(), theirs.double(), tolerance)
+
+
 @pytest.mark.parametrize("what", QUESTIONS)
 def test_answers_are_those_of_the_cpu(what: str) -> None:
     net = BY_NAME["cnn"]
@@ -229,12 +250,42 @@ def test_answers_are_those_of_the_cpu(what: str) -> None:
     wanted = list(leaves(QUESTIONS[what](here, x)))
     torch.manual_seed(0)
     found = list(leaves(QUESTIONS[what](here.to(GPU), x.to(GPU))))
-    assert len(found) == len(wanted)
-    for mine, theirs in zip(found, wanted, strict=True):
-        if isinstance(theirs, str):
-            assert mine == theirs
-        else:
-            assert_close(mine.double(), theirs.double(), 1e-7 if what == "power" else 1e-9)
+    assert_answers(found, wanted, 1e-7 if what == "power" else 1e-9)
+
+
+@pytest.mark.parametrize("net", NETS, ids=lambda net: net.name)
+def test_a_default_device_moves_no_network(net: Net) -> None:
+    here, x, model, example = captured(net.name), inputs_of(net, 3), model_of(net), example_of(net)
+    with torch.device(GPU):
+        if net.name in (*ON_THE_CPU, "ramp_maximum_constant"):  # their forward would make tensors there
+            with pytest.raises(ma.errors.CaptureError):
+                ma.Spline(model, example, **net.options)
+            return
+        spline = ma.Spline(model, example, **net.options)
+        found = spline.at(x)
+        answers = [spline(x), found.A, found.b, spline.region(x[0]).margin(), ma.margin(spline, x).values]
+        code, again = spline.code(x), spline.replay(spline.code(x), x)
+        apart = ma.pairwise_distance(code, code) if spline.operators else torch.zeros(())
+    wanted = [here(x), here.at(x).A, here.at(x).b, here.region(x[0]).margin(), ma.margin(here, x).values]
+    for mine, theirs in zip([*answers, again], [*wanted, here(x)], strict=True):
+        assert mine.device.type == "cpu"
+        assert_close(mine.detach().nan_to_num(posinf=1.0), theirs.detach().nan_to_num(posinf=1.0))
+    assert apart.device.type == "cpu" or not spline.operators
+    assert all(torch.equal(v, w) for v, w in zip(code.values, here.code(x).values, strict=True))
+
+
+@pytest.mark.parametrize("what", [*QUESTIONS, "plane", "line"])
+@pytest.mark.parametrize("where", ["cpu", "gpu"])
+def test_a_default_device_changes_no_answer(what: str, where: str) -> None:
+    question, net = (QUESTIONS | PARTITIONS)[what], BY_NAME["cnn"]
+    here, x = captured(net.name), inputs_of(net, 12)
+    torch.manual_seed(0)
+    wanted = list(leaves(question(here, x)))
+    spline, given = (here, x) if where == "cpu" else (here.to(GPU), x.to(GPU))
+    torch.manual_seed(0)
+    with torch.device(GPU):
+        found = question(spline, given)
+    assert_answers(list(leaves(found)), wanted, 1e-7 if what == "power" else 1e-9)
 
 
 def test_operators_on_different_devices_are_refused() -> None:

@@ -104,7 +104,7 @@ class AffineMap:
         chosen = arguments.indices(classes, "classes", outs)
         self._afford(len(chosen))
         basis = torch.zeros(len(chosen), outs, dtype=self.maps.dtype, device=self.maps.device)
-        basis[torch.arange(len(chosen)), chosen] = 1
+        basis[torch.arange(len(chosen), device=chosen.device), chosen] = 1
         return self.maps.rows(basis.reshape(-1, *self.out_shape))
 
     def _rows(self, x: Tensor, shape: Shape, name: str) -> Tensor:

@@ -160,10 +160,10 @@ def names(value: Any, name: str) -> list[str]:
 
 
 def indices(value: Any, name: str, count: int) -> Tensor:
-    """Whole numbers from -count to count - 1, at least one, flat: (K,) int64."""
+    """Whole numbers from -count to count - 1, at least one, flat: (K,) int64 on the CPU."""
     give = f"whole numbers from 0 to {count - 1}"
     try:
-        found = torch.as_tensor(value).flatten()
+        found = torch.as_tensor(value, device="cpu").flatten()
     except (TypeError, ValueError, RuntimeError):
         raise InputError(f"{name} is {told(value)}; give {give}") from None
     if found.dtype.is_floating_point or found.dtype.is_complex or found.dtype == torch.bool:

@@ -51,5 +51,5 @@ def margin(spline: Spline, x: Tensor, norm: float = 2, memory: int | None = None
     copies = max(1, min(points[0].numel(), cached_rows(local.device) // local.row_bytes))
     for chunk in local.chunks(copies, cached_rows(local.device) // 2):
         rows += nearest(wall_norms(local, chunk, points[chunk], dual), chunk.stop - chunk.start)
-    values = torch.tensor([r[0] for r in rows], dtype=torch.float64)
-    return Margin(values, [r[1] for r in rows], torch.tensor([r[2] for r in rows], dtype=torch.long))
+    values = torch.tensor([r[0] for r in rows], dtype=torch.float64, device="cpu")
+    return Margin(values, [r[1] for r in rows], torch.tensor([r[2] for r in rows], dtype=torch.long, device="cpu"))

@@ -63,5 +63,5 @@ class Region:
         Inside the open ball of this radius the network is one affine map. Source: Lee et al. 2019, arXiv 1907.03207.
         """
         if len(self.slack) == 0:
-            return torch.tensor(inf, dtype=torch.float64)
+            return self.slack.new_tensor(inf)
         return (self.slack / torch.linalg.vector_norm(self.G, dual_exponent(norm), dim=1)).min()

@@ -1,6 +1,7 @@
 """The version, and the few type names shared by every floor of the library."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from math import prod
 from typing import Literal, TypeAlias
 
@@ -15,6 +16,16 @@ Level: TypeAlias = Scalar | torch.Tensor
 
 Norm: TypeAlias = Literal[1, 2] | float
 Names: TypeAlias = str | Sequence[str]
+
+
+def on_cpu() -> AbstractContextManager:
+    """New tensors on the CPU for a while, whatever `torch.set_default_device` said; free where it said nothing.
+
+    >>> with torch.device("meta"), on_cpu():
+    ...     torch.zeros(2).device.type
+    'cpu'
+    """
+    return nullcontext() if torch.get_default_device().type == "cpu" else torch.device("cpu")
 
 
 def flat(rows: torch.Tensor) -> torch.Tensor:

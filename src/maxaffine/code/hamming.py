@@ -33,10 +33,10 @@ def distance(
     [0.0, 0.25]
     """
     same_signature(p, q)
-    rows = torch.zeros(rows_of(p, q), dtype=torch.float64)
+    rows = torch.zeros(rows_of(p, q), dtype=torch.float64, device="cpu")
     for places, weight in _groups(p, operators, weights):
         differ = sum(flat(p.values[i] != q.values[i]).sum(1).cpu() for i in places)
-        rows += weight * (torch.as_tensor(differ).double() / _units(p, places))
+        rows += weight * (torch.as_tensor(differ, device="cpu").double() / _units(p, places))
     return rows
 
 
@@ -70,7 +70,7 @@ def distance_chunks(
     add = [(_by_bits if every else _by_products)(p, q, places, _units(p, places) / weight) for places, weight in groups]
     for start in range(0, max(1, len(p)), rows):
         chunk = slice(start, min(start + rows, len(p)))
-        total = torch.zeros(chunk.stop - start, len(q), dtype=torch.float64)
+        total = torch.zeros(chunk.stop - start, len(q), dtype=torch.float64, device="cpu")
         for group in add:
             group(chunk, total)
         yield chunk, total

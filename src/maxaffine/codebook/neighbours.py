@@ -49,7 +49,7 @@ def nearest(
     [[1], [0], [1]]
     """
     same_signature(queries, pool)
-    left_out = None if own is None else arguments.indices(own, "own", max(1, len(pool))).cpu().numpy()
+    left_out = None if own is None else arguments.indices(own, "own", max(1, len(pool))).numpy()
     if left_out is not None and len(left_out) != len(queries):
         raise InputError(f"own names {len(left_out)} rows for {len(queries)} queries; give one row of the pool each")
     most = len(pool) - (left_out is not None)
@@ -126,7 +126,7 @@ def class_agreement(
     [[1.0, 0.333]]
     """
     classes = classes_of(labels, len(arguments.require(code, Code, "code", CODES)))
-    rows = np.arange(len(code)) if queries is None else arguments.indices(queries, "queries", len(code)).cpu().numpy()
+    rows = np.arange(len(code)) if queries is None else arguments.indices(queries, "queries", len(code)).numpy()
     names, counts = depths_of(code, operators), arguments.wholes(k, "k")
     shares, votes = np.empty((len(names), len(counts))), np.empty((len(names), len(counts)))
     asked: Any = code if queries is None else code[arguments.indices(rows, "queries", len(code))]

@@ -23,6 +23,7 @@ from maxaffine.operators.maximum import Pair, Windows
 from maxaffine.operators.registry import SplineOperator
 from maxaffine.program.plan import Plan, Step, operator_of
 from maxaffine.spline import Spline
+from maxaffine.types import on_cpu
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,12 @@ def is_convex(spline: Spline) -> Certificate:
     captured = spline.to(torch.float64).to("cpu").captured
     plan = Plan(captured.graph)
     plan.require_piecewise_affine("convexity")
-    known = curvatures(plan, [source.read().detach() for source in captured.sources])
-    output = known.found.get(captured.graph.output)
-    if output is None or not output.not_convex.any():
-        return Certificate(True, "every output is a maximum of affine functions of the input")
-    return Certificate(False, reason(known, captured.graph.output))
+    with on_cpu():
+        known = curvatures(plan, [source.read().detach() for source in captured.sources])
+        output = known.found.get(captured.graph.output)
+        if output is None or not output.not_convex.any():
+            return Certificate(True, "every output is a maximum of affine functions of the input")
+        return Certificate(False, reason(known, captured.graph.output))
 
 
 def reason(known: Curvatures, output: int) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, overload
 from maxaffine.errors import InputError
 from maxaffine.slice import Plane, Segment
 from maxaffine.spline import Spline
+from maxaffine.types import on_cpu
 
 if TYPE_CHECKING:
     from maxaffine.geometry.cells import Track
@@ -60,13 +61,15 @@ def partition(
     if isinstance(domain, Plane):
         from maxaffine.geometry.planes import partition_plane
 
-        return partition_plane(spline, domain, workers, memory, limit, device, track)
+        with on_cpu():
+            return partition_plane(spline, domain, workers, memory, limit, device, track)
     if workers != 1 or any(option is not None for option in (memory, limit, device, track)):
         raise InputError("workers=, memory=, limit=, device= and track= are for a Plane; leave them out with segments")
     from maxaffine.geometry.line import partition_segments
 
-    if isinstance(domain, Segment):
-        return partition_segments(spline, [domain])[0]
-    if isinstance(domain, Sequence) and all(isinstance(d, Segment) for d in domain):
-        return partition_segments(spline, list(domain))
-    raise InputError(f"partition takes a Segment, a list of them or a Plane, not a {type(domain).__name__}")
+    segments = [domain] if isinstance(domain, Segment) else domain
+    if not isinstance(segments, Sequence) or not all(isinstance(d, Segment) for d in segments):
+        raise InputError(f"partition takes a Segment, a list of them or a Plane, not a {type(domain).__name__}")
+    with on_cpu():
+        found = partition_segments(spline, list(segments))
+    return found[0] if isinstance(domain, Segment) else found

@@ -133,9 +133,7 @@ def from_pieces(units: Sequence[tuple[Tensor, Tensor]]) -> MASO:
     counts = [len(offsets) for _, offsets in units]
     if not counts or min(counts) == 0:
         raise InputError(f"MASO: the units have {counts} pieces: every unit needs at least one")
-    rows = torch.zeros(len(counts), max(counts), dtype=torch.long)
-    for k, count in enumerate(counts):
-        rows[k, :count] = torch.arange(count)
+    rows = [[*range(count), *[0] * (max(counts) - count)] for count in counts]
     A = torch.stack([slopes[row] for (slopes, _), row in zip(units, rows, strict=True)])
     B = torch.stack([offsets[row] for (_, offsets), row in zip(units, rows, strict=True)])
     return MASO(A, B)

@@ -51,7 +51,7 @@ def directions(
     for first in range(0, total, step):
         count = min(step, total - first)
         basis = torch.zeros(count, total, dtype=dtype, device=device)
-        basis[torch.arange(count), torch.arange(first, first + count)] = 1
+        basis[:, first : first + count].fill_diagonal_(1)
         yield basis.reshape(count, *ins)
 
 
