@@ -421,6 +421,25 @@ def test_a_shard_without_a_readable_row(tmp_path: Path) -> None:
     assert bool((found.code == network().code(torch.from_numpy(x[left]))).all())
 
 
+def test_rows_that_only_the_network_s_input_overflows(tmp_path: Path) -> None:
+    x = prepared(bytes_of()[0]).numpy().astype(np.float64)
+    x[8:16, 0, 1, 1] = 1e300
+    x[5] = 1.0  # without contrast: 0 / 0 once it is scaled
+
+    def scaled(rows: np.ndarray) -> Tensor:
+        apart = torch.from_numpy(rows) - torch.from_numpy(rows).mean((1, 2, 3), keepdim=True)
+        return apart.float() / apart.float().abs().amax((1, 2, 3), keepdim=True)
+
+    np.save(tmp_path / "x.npy", x)
+    done = encode(network(), tmp_path / "x.npy", tmp_path / "codes", prepare=scaled, **SHARDS)
+    assert [row.number for row in done.failed] == [5, *range(8, 16)]
+    assert done.failed[0][1:] == ("x.npy[5]", "becomes NaN or infinite as float32 input of the network")
+    left = [k for k in range(30) if k != 5 and not 8 <= k < 16]
+    found = read_codes(tmp_path / "codes")
+    assert found.ids.tolist() == left
+    assert bool((found.code == network().code(scaled(x[left]))).all())
+
+
 def test_samples_of_an_archive_that_lack_something(tmp_path: Path) -> None:
     rows, _ = bytes_of(6)
     with tarfile.open(tmp_path / "x.tar", "w") as tar:

@@ -132,9 +132,14 @@ def finite(rows: Rows, name: Callable[[int], str]) -> Rows:
     if rows.values.dtype.kind != "f":
         return rows
     good = np.asarray(np.isfinite(rows.values.reshape(len(rows.values), -1)).all(axis=1))
+    return only(rows, good, name, "holds NaN or infinite values")
+
+
+def only(rows: Rows, good: NDArray[np.bool_], name: Callable[[int], str], why: str) -> Rows:
+    """The good rows; why the others are left out is noted."""
     if good.all():
         return rows
-    bad = tuple(Failed(int(n), name(int(n)), "holds NaN or infinite values") for n in rows.numbers[~good])
+    bad = tuple(Failed(int(n), name(int(n)), why) for n in rows.numbers[~good])
     labels = None if rows.labels is None else rows.labels[good]
     names = tuple(n for n, keep in zip(rows.names, good, strict=True) if keep) if rows.names else ()
     return Rows(rows.numbers[good], rows.values[good], labels, names, (*rows.failed, *bad))

@@ -16,11 +16,12 @@ from maxaffine.code import Signature
 from maxaffine.code.files import Contents, columns
 from maxaffine.code.packing import bytes_of
 from maxaffine.data import Rows, Stream
-from maxaffine.data.streams import label_type
+from maxaffine.data.streams import label_type, only
 from maxaffine.encoding.plan import Plan
 from maxaffine.encoding.shards import Shard, Summary, write_shard
 from maxaffine.errors import InputError
 from maxaffine.spline import Spline
+from maxaffine.types import flat
 
 AHEAD = 2  # batches that are read while the network runs on one
 T = TypeVar("T")
@@ -73,7 +74,16 @@ def encode_shard(job: Job, number: int) -> Generator[None, None, Summary]:
 
 def _read(job: Job, first: int, last: int) -> tuple[Rows, Tensor | None]:
     rows = job.stream.read(first, last)
-    return rows, job.inputs(rows.values) if len(rows.values) else None
+    if not len(rows.values):
+        return rows, None
+    x = job.inputs(rows.values)
+    good = flat(x).isfinite().all(1).cpu().numpy()
+    if good.all():
+        return rows, x
+    named = dict(zip(rows.numbers.tolist(), rows.names, strict=False))
+    why = f"becomes NaN or infinite as {str(x.dtype).removeprefix('torch.')} input of the network"
+    rows = only(rows, good, lambda number: named.get(number, f"{job.stream.source}[{number}]"), why)
+    return rows, x[good] if good.any() else None
 
 
 def _codes(spline: Spline, signature: Signature, x: Tensor | None) -> dict[str, Tensor]:
