@@ -34,22 +34,25 @@ def there(value: Any) -> Any:
     return pytree.tree_map(lambda leaf: leaf.to(GPU) if isinstance(leaf, Tensor) else leaf, value)
 
 
-def assert_same(here: ma.Spline, gpu: ma.Spline, x: Tensor, tolerance: float = 1e-9) -> None:
+def assert_same(here: ma.Spline, there: ma.Spline, x: Tensor, tolerance: float = 1e-9) -> None:
     """All that a spline answers; x on the CPU and off the walls. What it gives is where the spline is."""
-    y = x.to(GPU)
-    code, found = here.code(x), gpu.code(y)
-    assert all(
-        v.device.type == GPU.type and torch.equal(v.cpu(), w) for v, w in zip(found.values, code.values, strict=True)
-    )
+    y, device = x.to(there.device), there.device
+    code, found = here.code(x), there.code(y)
+    assert all(v.device == device and torch.equal(v.cpu(), w) for v, w in zip(found.values, code.values, strict=True))
     assert found.ids() == code.ids() and torch.equal(found.packed().cpu(), code.packed())
-    maps, wanted = gpu.at(y), here.at(x)
+    maps, wanted = there.at(y), here.at(x)
     v, u = torch.randn_like(x), torch.randn_like(here(x))
-    pairs = [(gpu(y), here(x)), (maps.A, wanted.A), (maps.b, wanted.b), (maps(y), here(x))]
-    pairs += [(maps.mv(v.to(GPU)), wanted.mv(v)), (maps.vm(u.to(GPU)), wanted.vm(u))]
-    pairs += [(maps.rows([0]), wanted.rows([0])), (gpu.replay(found, y), here(x))]
+    pairs = [(there(y), here(x)), (maps.A, wanted.A), (maps.b, wanted.b), (maps(y), here(x))]
+    pairs += [(maps.mv(v.to(device)), wanted.mv(v)), (maps.vm(u.to(device)), wanted.vm(u))]
+    pairs += [(maps.rows([0]), wanted.rows([0])), (there.replay(found, y), here(x))]
     for mine, theirs in pairs:
-        assert mine.device.type == GPU.type
+        assert mine.device == device
         assert_close(mine.cpu(), theirs, tolerance)
+    region, expected = there.region(y[0]), here.region(x[0])
+    margins = [(region.margin(), expected.margin()), (ma.margin(there, y).values, ma.margin(here, x).values)]
+    assert bool(region.contains(y[0]))
+    for mine, theirs in margins:
+        assert_close(1 / mine.cpu(), 1 / theirs, 10 * tolerance)  # a network without walls has infinite ones
     if here.operators:
         assert_close(ma.distance(found, found[:1]), ma.distance(code, code[:1]))
         assert_close(ma.pairwise_distance(found, found).cpu(), ma.pairwise_distance(code, code))
@@ -70,11 +73,17 @@ def test_the_same_as_on_the_cpu(net: Net) -> None:
         return
     direct = ma.Spline(model_of(net).to(GPU), there(example_of(net)), **net.options)
     assert_same(here, direct, x, tolerance)
-    region, wanted = direct.region(x[0].to(GPU)), here.region(x[0])
-    assert bool(region.contains(x[0].to(GPU)))
-    found, margins = ma.margin(direct, x.to(GPU)), ma.margin(here, x)
-    for mine, theirs in [(region.margin(), wanted.margin()), (found.values, margins.values)]:
-        assert_close(1 / mine.cpu(), 1 / theirs, 10 * tolerance)  # a network without walls has infinite ones
+
+
+@pytest.mark.parametrize("net", NETS, ids=lambda net: net.name)
+def test_a_default_device_moves_no_network(net: Net) -> None:
+    here, x, model, example = captured(net.name), inputs_of(net, 3), model_of(net), example_of(net)
+    with torch.device(GPU):
+        if net.name in (*ON_THE_CPU, "ramp_maximum_constant"):  # their forward would make tensors there
+            with pytest.raises(ma.errors.CaptureError):
+                ma.Spline(model, example, **net.options)
+        else:
+            assert_same(here, ma.Spline(model, example, **net.options), x)
 
 
 @pytest.mark.parametrize("name", ["mlp", "cnn"])
@@ -105,16 +114,6 @@ def test_a_model_and_inputs_on_different_devices(tmp_path: Any) -> None:
     model.to("cpu")
     with pytest.raises(ma.errors.InputError, match="moved after capture"):
         gpu(x.to(GPU))
-
-
-def test_partitions_and_templates_of_a_spline_on_the_gpu() -> None:
-    net = BY_NAME["mlp"]
-    gpu, x = captured("mlp").to(GPU), inputs_of(net, 3)
-    plane, wanted = (ma.partition(s, ma.Plane.through(*x)) for s in (gpu, captured("mlp")))
-    assert len(plane) == len(wanted)
-    assert_close(torch.as_tensor(plane.A), torch.as_tensor(wanted.A))
-    line, by_cpu = (ma.partition(s, ma.Segment(x[0], x[1])) for s in (gpu, captured("mlp")))
-    assert_close(torch.as_tensor(line.knots), torch.as_tensor(by_cpu.knots))
 
 
 def _statistics(spline: ma.Spline, x: Tensor) -> Any:
@@ -167,6 +166,11 @@ def _encoded(spline: ma.Spline, x: Tensor) -> Any:
         return encoding.read_codes(Path(folder) / "codes").code.packed()
 
 
+def _plane(spline: ma.Spline, x: Tensor) -> Any:
+    found = ma.partition(spline, ma.Plane.through(*x[:3]))
+    return found.A, found.b, found.vertices, len(found)
+
+
 QUESTIONS: Mapping[str, Callable[[ma.Spline, Tensor], Any]] = {
     "templates": lambda s, x: [
         getattr(_bank(s, x), what) for what in ("inner", "scores", "margins", "gram", "alignments")
@@ -199,20 +203,11 @@ QUESTIONS: Mapping[str, Callable[[ma.Spline, Tensor], Any]] = {
     "layer": _layer,
     "slices": _slices,
     "encoding": _encoded,
+    "plane": _plane,
+    "line": lambda s, x: ma.partition(s, ma.Segment(*x[:2])).knots,
     "convexity": lambda s, _: ma.is_convex(s).reason,
     "margins": lambda s, x: [ma.margin(s, x, norm=norm) for norm in (1, 2, float("inf"))],
     "pre-activation": lambda s, x: s.at(x, output=s.operators[-1].name).A,
-}
-
-
-def _plane(spline: ma.Spline, x: Tensor) -> Any:
-    found = ma.partition(spline, ma.Plane.through(*x[:3]))
-    return found.A, found.b, found.vertices, len(found)
-
-
-PARTITIONS: Mapping[str, Callable[[ma.Spline, Tensor], Any]] = {
-    "plane": _plane,
-    "line": lambda s, x: ma.partition(s, ma.Segment(*x[:2])).knots,
 }
 
 
@@ -243,48 +238,15 @@ def assert_answers(found: list[Tensor | str], wanted: list[Tensor | str], tolera
 
 
 @pytest.mark.parametrize("what", QUESTIONS)
-def test_answers_are_those_of_the_cpu(what: str) -> None:
-    net = BY_NAME["cnn"]
-    here, x = captured(net.name), inputs_of(net, 12)
+@pytest.mark.parametrize(("where", "default"), [(GPU, "cpu"), ("cpu", GPU), (GPU, GPU)])
+def test_answers_are_those_of_the_cpu(what: str, where: Any, default: Any) -> None:
+    here, x = captured("cnn"), inputs_of(BY_NAME["cnn"], 12)
     torch.manual_seed(0)
     wanted = list(leaves(QUESTIONS[what](here, x)))
+    spline, y = here.to(where), x.to(where)
     torch.manual_seed(0)
-    found = list(leaves(QUESTIONS[what](here.to(GPU), x.to(GPU))))
-    assert_answers(found, wanted, 1e-7 if what == "power" else 1e-9)
-
-
-@pytest.mark.parametrize("net", NETS, ids=lambda net: net.name)
-def test_a_default_device_moves_no_network(net: Net) -> None:
-    here, x, model, example = captured(net.name), inputs_of(net, 3), model_of(net), example_of(net)
-    with torch.device(GPU):
-        if net.name in (*ON_THE_CPU, "ramp_maximum_constant"):  # their forward would make tensors there
-            with pytest.raises(ma.errors.CaptureError):
-                ma.Spline(model, example, **net.options)
-            return
-        spline = ma.Spline(model, example, **net.options)
-        found = spline.at(x)
-        answers = [spline(x), found.A, found.b, spline.region(x[0]).margin(), ma.margin(spline, x).values]
-        code, again = spline.code(x), spline.replay(spline.code(x), x)
-        apart = ma.pairwise_distance(code, code) if spline.operators else torch.zeros(())
-    wanted = [here(x), here.at(x).A, here.at(x).b, here.region(x[0]).margin(), ma.margin(here, x).values]
-    for mine, theirs in zip([*answers, again], [*wanted, here(x)], strict=True):
-        assert mine.device.type == "cpu"
-        assert_close(mine.detach().nan_to_num(posinf=1.0), theirs.detach().nan_to_num(posinf=1.0))
-    assert apart.device.type == "cpu" or not spline.operators
-    assert all(torch.equal(v, w) for v, w in zip(code.values, here.code(x).values, strict=True))
-
-
-@pytest.mark.parametrize("what", [*QUESTIONS, "plane", "line"])
-@pytest.mark.parametrize("where", ["cpu", "gpu"])
-def test_a_default_device_changes_no_answer(what: str, where: str) -> None:
-    question, net = (QUESTIONS | PARTITIONS)[what], BY_NAME["cnn"]
-    here, x = captured(net.name), inputs_of(net, 12)
-    torch.manual_seed(0)
-    wanted = list(leaves(question(here, x)))
-    spline, given = (here, x) if where == "cpu" else (here.to(GPU), x.to(GPU))
-    torch.manual_seed(0)
-    with torch.device(GPU):
-        found = question(spline, given)
+    with torch.device(default):
+        found = QUESTIONS[what](spline, y)
     assert_answers(list(leaves(found)), wanted, 1e-7 if what == "power" else 1e-9)
 
 

@@ -82,7 +82,7 @@ class Code:
     def packed(self) -> Tensor:
         """(N, bytes) uint8 for storage: 1 bit a binary unit, else ceil(log2 R) bits, each operator from a new byte."""
         parts = [pack(flat(value), units.pieces) for units, value in zip(self.signature, self.values, strict=True)]
-        return torch.cat(parts, 1) if parts else torch.zeros(self.count, 0, dtype=torch.uint8)
+        return torch.cat(parts, 1) if parts else torch.zeros(self.count, 0, dtype=torch.uint8, device="cpu")
 
     def ids(self) -> list[bytes]:
         """16 bytes a signal, equal exactly for equal codes: the name of its region (BLAKE2b of the packed code)."""
