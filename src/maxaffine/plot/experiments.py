@@ -27,7 +27,7 @@ def accuracy(results: Sequence[Result]) -> "Figure":
     """Test accuracy against gamma, one panel a variant and learning rate: mean black, std grey, maximum blue."""
     found = cells(results)
     drawn, axes = _panels(_keys(results))
-    for (key, axis), place in zip(axes.items(), range(len(axes)), strict=True):
+    for key, axis in axes.items():
         own = [c for c in found if (c.variant, c.rate) == key]
         at = _gammas(axis, [c.gamma for c in own])
         mean, std = 100 * np.array([c.test_accuracy for c in own]), 100 * np.array([c.std for c in own])
@@ -38,9 +38,10 @@ def accuracy(results: Sequence[Result]) -> "Figure":
         best = [100 * c.best for c in own]
         axis.plot(at, best, "o", color=BLUE, markersize=5, label="maximum over runs and epochs")
         axis.set_title(_title(key, results) + f"{runs} run{'s' * (runs > 1)} each", fontsize=9)
-        if place == 0:
-            axis.set_ylabel("test accuracy, %")
-            axis.legend(frameon=False, fontsize="small")
+    first = next(iter(axes.values()))
+    first.set_ylabel("test accuracy, %")
+    handles = first.get_legend_handles_labels()
+    drawn.legend(*handles, loc="outside upper center", ncols=min(len(axes), 3), frameon=False, fontsize="small")
     return drawn
 
 
@@ -95,6 +96,7 @@ def gaps(results: Sequence[Result]) -> "Figure":
     _bars(left, results, lambda run: 100 * (final(run, "train_accuracy") - final(run, "test_accuracy")))
     _lines(right, results, "test cross-entropy", lambda cell: cell.test_cross_entropy)
     _bars(right, results, lambda run: final(run, "test_cross_entropy"))
+    drawn.suptitle("mean ± std over runs", fontsize=9)
     return drawn
 
 
