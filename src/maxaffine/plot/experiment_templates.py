@@ -52,6 +52,7 @@ def _histograms(
         _bars(axis, [[_last(run, part, quantity) for run in runs] for quantity in quantities], names)
         axis.set_title(name, fontsize=9)
         axis.set_yticks([])
+        axis.locator_params(axis="x", nbins=5)  # so that the numbers of two panels do not meet
         axis.set_ylim(0)
         axis.axvline(0, color=INK, linewidth=0.6, linestyle=":")
         axis.spines[["top", "right", "left"]].set_visible(False)
