@@ -1,4 +1,4 @@
-"""The version, and the few type names shared by every floor of the library."""
+"""The version, and the few type names and helpers shared by every floor of the library."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
