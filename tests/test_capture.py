@@ -197,6 +197,41 @@ def test_a_model_moved_after_capture_is_said() -> None:
     assert torch.equal(spline(X), model(X))
 
 
+# ---- batch norms ----------------------------------------------------------------------------------------
+
+
+def normed(call: Callable[[nn.BatchNorm2d, Tensor], Tensor]) -> nn.Module:
+    """A convolution, a batch norm that has seen data, by the given call, and a ReLU."""
+    torch.manual_seed(0)
+    model = Of(lambda m, x: call(m.norm, m.conv(x)).relu(), conv=nn.Conv2d(1, 3, 3), norm=nn.BatchNorm2d(3)).double()
+    model.norm(model.conv(torch.randn(9, 1, 5, 5, dtype=torch.float64)))
+    return model.eval()
+
+
+@pytest.mark.parametrize(
+    "call",
+    {
+        "module": lambda n, z: n(z),
+        "functional": lambda n, z: F.batch_norm(z, n.running_mean, n.running_var, n.weight, n.bias),
+        "functional_by_names": lambda n, z: F.batch_norm(
+            z, eps=0.1, running_var=n.running_var, running_mean=n.running_mean
+        ),
+        "torch": lambda n, z: torch.batch_norm(
+            z, n.weight, n.bias, n.running_mean, n.running_var, False, 0.1, 0.1, True
+        ),
+    }.values(),
+    ids=["module", "functional", "functional_by_names", "torch"],
+)
+def test_batch_norms_stay_whole(call: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU torch's own would ask cuDNN for its largest batch, which torch.export takes for a condition."""
+    programs, real = [], torch.export.export
+    monkeypatch.setattr(torch.export, "export", lambda *a, **k: programs.append(real(*a, **k)) or programs[-1])
+    model, x = normed(call), torch.randn(4, 1, 5, 5, dtype=torch.float64)
+    laws.assert_exact(ma.Spline(model, x[:1]), model, x)
+    norms = [str(node.target) for node in programs[0].graph.nodes if "batch_norm" in str(node.target)]
+    assert norms == ["maxaffine.batch_norm.default"]
+
+
 # ---- nothing of the user's changes -----------------------------------------------------------------------
 
 

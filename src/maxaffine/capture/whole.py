@@ -40,10 +40,28 @@ def _of_functional(
     eps: float = 1e-5,
 ) -> Tensor | None:
     """F.batch_norm by our name, where it uses the statistics of the training data; None where it does not."""
-    del momentum
+    return _of_torch(input, weight, bias, running_mean, running_var, training, momentum, eps, True)
+
+
+def _of_torch(
+    input: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+    cudnn_enabled: bool,
+) -> Tensor | None:
+    """The same of torch.batch_norm."""
+    del momentum, cudnn_enabled
     if training or running_mean is None or running_var is None:
         return None
     return torch.ops.maxaffine.batch_norm(input, weight, bias, running_mean, running_var, eps)
+
+
+BATCH_NORMS: dict[Any, Callable[..., Tensor | None]] = {F.batch_norm: _of_functional, torch.batch_norm: _of_torch}
 
 
 class WholeBatchNorms(TorchFunctionMode):
@@ -54,8 +72,9 @@ class WholeBatchNorms(TorchFunctionMode):
     ) -> Any:
         """Torch's protocol."""
         del types
-        whole = _of_functional(*args, **(kwargs or {})) if func is F.batch_norm else None
-        return func(*args, **(kwargs or {})) if whole is None else whole
+        given = kwargs or {}
+        whole = BATCH_NORMS[func](*args, **given) if func in BATCH_NORMS else None
+        return func(*args, **given) if whole is None else whole
 
 
 def as_aten(op: str, args: tuple[Any, ...]) -> tuple[str, tuple[Any, ...]]:
