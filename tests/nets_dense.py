@@ -175,6 +175,19 @@ def over_ids(m: Of, ids: Tensor) -> Tensor:
     return F.relu(m.a(m.words(ids) + m.places.weight)).mean(1)
 
 
+def over_bags(m: Of, ids: Tensor) -> Tensor:
+    """Bags of token ids -> their embedding -> a ReLU layer."""
+    return F.relu(m.a(m.words(ids)))
+
+
+def bounded() -> nn.Module:
+    """Clamped between tensors that make two rows of each row."""
+    model = Of(lambda m, x: m.b(m.a(x)[:, None].clamp(m.low, m.high)), **lin(4, 3, 3, 2))
+    model.register_buffer("low", -torch.tensor([[0.2], [0.5]]))
+    model.register_buffer("high", torch.tensor([[0.3], [0.7]]))
+    return model
+
+
 def degenerate() -> nn.Module:
     """Dead units, zero rows, duplicated and opposite weights, a zero bias at a duplicated unit."""
     net = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
@@ -253,6 +266,17 @@ DENSE_NETS = [
         tokens=11,
         options={"over": "words"},
     ),
+    *(
+        Net(
+            f"bags_{mode}",
+            lambda mode=mode: Of(over_bags, words=nn.EmbeddingBag(11, 4, mode=mode), **lin(4, 6)),
+            (5,),
+            tokens=11,
+            options={"over": "words"},
+        )
+        for mode in ("mean", "sum", "max")
+    ),
+    Net("tensor_bounds", bounded, (4,)),
     Net(
         "weight_norm",
         lambda: Of(plain, a=parametrizations.weight_norm(nn.Linear(4, 6)), b=nn.Linear(6, 2)),

@@ -56,6 +56,12 @@ AT_CAPTURE = [
     Refusal("batch_merged_with_units", two(lambda m, x: m.a(x).flatten()), ("batch",)),
     Refusal("view_of_two_rows", two(lambda m, x: m.b(m.a(x).view(2, -1, 4).flatten(0, 1))), ("batch",)),
     Refusal("view_of_three_rows", two(lambda m, x: m.b(m.a(x).view(3, -1))), ("batch",)),
+    Refusal("no_output", two(lambda m, x: m.a(x)[:, :0]), ("hold no values",)),
+    Refusal(
+        "infinite_mask",
+        two(lambda m, x: F.relu(m.a(x) - m.a.bias.new_full((4,), torch.inf))),
+        ("infinite", "finite number"),
+    ),
     Refusal("item", two(lambda m, x: m.a(x) * x.abs().max().item()), ()),
     Refusal("numpy", two(lambda m, x: m.a(torch.from_numpy(x.detach().numpy()))), ()),
     Refusal("scripted", scripted, ("TorchScript",)),

@@ -63,6 +63,9 @@ def test_an_experiment_is_trained_written_and_continued(place, capsys):
     )
     assert (again.runs, again.failed, steps) == (4, {}, [0])
     assert before == {path: path.stat().st_mtime_ns for path in (place / "x/y/runs").iterdir()}
+    Path("one.toml").write_text("[training]\nepochs = 1\n[data]\ntrain = 100\n[model]\nwidths = [4]")
+    assert run(capsys, "train", "one.toml", "--out", "x/y")[0] == 0  # digits and a network that takes them
+    assert {path.name for path in (place / "x/y").glob("*.png")} == {"curves.png"}  # no figure of the runs before
 
 
 def test_a_failed_run_is_named_and_the_rest_is_written(place, capsys):

@@ -130,7 +130,7 @@ def test_variants_and_the_quick_setting_change_single_keys(tmp_path):
         training = { epochs = 9, batch = 30 }
         [[variant]]
         name = "wide"
-        model.name = "mlp"
+        model.name = "dense_cnn"
         training.batch = 40
         [[variant]]
         name = "plain"
@@ -140,7 +140,7 @@ def test_variants_and_the_quick_setting_change_single_keys(tmp_path):
     full, quick = read(path).variants, read(path, quick=True).variants
     assert [(n, s.training.epochs, s.training.batch) for n, s in full.items()] == [("wide", 9, 40), ("plain", 9, 30)]
     assert [(n, s.training.epochs, s.training.batch) for n, s in quick.items()] == [("wide", 2, 40), ("plain", 2, 30)]
-    assert [s.model.name for s in quick.values()] == ["mlp", "small_cnn"]
+    assert [s.model.name for s in quick.values()] == ["dense_cnn", "mlp"]
 
 
 def test_a_key_says_what_is_computed_and_no_more():

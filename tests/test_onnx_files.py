@@ -114,6 +114,23 @@ BAD = [
     ),
     (one("Pad", consts=[ints(0, 0, 1, 1, 0, 0, 1, 1)], mode="strange"), CaptureError, ["Pad", "strange"]),
     (one("MaxPool", kernel_shape=[2, 2], auto_pad="SAME"), CaptureError, ["MaxPool", "SAME"]),
+    *(
+        (one(op, (1, 3, 1), text=f"{axes}", consts=[ints(*axes)]), CaptureError, [op, f"axes {axes}"])
+        for op, axes in (("Unsqueeze", [9]), ("Unsqueeze", [-9]), ("Unsqueeze", [2, -3]), ("Squeeze", [5]))
+    ),
+    (one("Flatten", (1, 3), axis=9), CaptureError, ["Flatten", "[9]"]),
+    (one("Transpose", (1, 3, 4), perm=[0, 1]), CaptureError, ["Transpose", "perm [0, 1]"]),
+    (
+        Case("fewer sizes", [node("Split", "x p", "a b y", axis=1)], (1, 3), {"p": ints(1, 2)}),
+        CaptureError,
+        ["Split", "3 outputs", "2 pieces"],
+    ),
+    (
+        Case("indices", [node("MaxPool", "x", "h i", kernel_shape=[2]), node("Cast", "i", "y", to=FLOAT)], (1, 2, 4)),
+        CaptureError,
+        ["node Cast (output 'y')", "'i' is output 2 of node MaxPool (output 'h')"],
+    ),
+    (Case("second", [node("MaxPool", "x", "h y", kernel_shape=[2])], (1, 2, 4)), CaptureError, ["'y' is output 2"]),
     (one("Relu", strange=3), CaptureError, ["Relu", "strange"]),
     (
         Case("live shape", [node("Cast", "x", "i", to=TensorProto.INT64), node("Reshape", "x i", "y")], (1, 5)),

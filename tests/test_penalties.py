@@ -290,9 +290,12 @@ def test_a_functional_head_and_tied_weights() -> None:
     x = torch.randn(2, 2, 5, 5)
     spline = ma.Spline(model.eval(), x)
     assert torch.equal(last_layer(spline).weight, model.head.T)
-    assert [layer.path for layer in all_layers(model)] == ["conv", "up", "a"]
-    assert [layer.path for layer in all_layers(spline)] == ["conv", "up", "a", ""]
-    by_graph, by_module = all_layers(spline), all_layers(model)
+    modules = nn.ModuleDict({"conv": model.conv, "up": model.up, "a": model.a})
+    by_graph, by_module = all_layers(spline), all_layers(modules)
+    assert [layer.path for layer in by_module] == ["conv", "up", "a"]
+    assert (
+        [layer.path for layer in by_graph] == [layer.path for layer in all_layers(model, x)] == ["conv", "up", "a", ""]
+    )
     assert all(torch.equal(a.rows, b.rows) for a, b in zip(by_graph, by_module, strict=False))
     assert Penalty(spline, 1.0, on="all")().requires_grad
 
@@ -328,6 +331,25 @@ def test_the_penalty_of_all_layers_is_the_sum() -> None:
     assert float(penalty()) == 0
     with pytest.raises(ma.errors.InputError, match="gamma=-1"):
         penalty.gamma = -1
+
+
+def mixed() -> nn.Module:
+    """A linear module, and a matrix that no module of torch's owns."""
+    model = Of(lambda m, x: F.relu(m.a(x)) @ m.own, a=nn.Linear(4, 8)).double()
+    model.own = nn.Parameter(torch.randn(8, 3, dtype=torch.float64))
+    return model
+
+
+def test_a_matrix_that_no_module_owns_is_a_layer_or_refused() -> None:
+    """The scan of the modules would leave it out."""
+    model, x = mixed(), torch.randn(5, 4, dtype=torch.float64)
+    wanted = orthogonality(model.a.weight) + orthogonality(model.own.mT)
+    assert torch.allclose(Penalty(model, 1, on="all", example=x)(), wanted)
+    assert torch.allclose(Penalty(ma.Spline(model, x), 1, on="all")(), wanted)
+    with pytest.raises(ma.errors.InputError, match=r"'own' \(8, 3\) belongs to no nn.Linear .* give example=x"):
+        Penalty(model, 1, on="all")
+    embedded = nn.Sequential(nn.Embedding(5, 4), nn.LayerNorm((3, 4)), nn.Linear(4, 2), nn.PReLU(2))
+    assert [layer.path for layer in all_layers(embedded)] == ["2"]
 
 
 @pytest.mark.parametrize("on", ["last", "all", "templates"])
@@ -389,8 +411,10 @@ def test_hard_orthogonality_and_its_removal(on: str) -> None:
 
 
 def test_hard_orthogonality_refuses_what_it_would_tear_apart() -> None:
+    tied = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
+    tied[2].weight = tied[0].weight
     with pytest.raises(ma.errors.InputError, match="shared by two modules"):
-        hard_orthogonality(Tied(), "all")
+        hard_orthogonality(tied, "all")
     model = nn.Sequential(nn.Linear(4, 3))
     hard_orthogonality(model, "all")
     with pytest.raises(ma.errors.InputError, match="parametrized already"):
@@ -465,6 +489,17 @@ BAD = {
     "no batch": (lambda: Penalty(LINEAR, 1, on="templates")(), r"call penalty\(x\)"),
     "no example": (lambda: Penalty(LINEAR, 1), "give example=x"),
     "no model": (lambda: last_layer("net", torch.zeros(1, 3)), "the model is a str"),
+    "no model at all": (lambda: Penalty(3, 1, on="all"), "the model is 3; give an nn.Module or a maxaffine.Spline"),
+    "attention": (
+        lambda: all_layers(nn.MultiheadAttention(4, 2)),
+        r"'in_proj_weight' \(12, 4\) belongs to no nn.Linear",
+    ),
+    "hard matrices": (lambda: hard_orthogonality(mixed(), "all"), r"'own' \(8, 3\) is the weight of no nn.Linear"),
+    "hard spline": (lambda: remove_hard_orthogonality("net"), "the model is 'net'; give an nn.Module"),
+    "a stride that is true": (
+        lambda: convolutional_orthogonality(torch.ones(2, 2, 3, 3), stride=True),
+        "stride=True does not fit",
+    ),
     "no layer": (lambda: Penalty(nn.ReLU(), 1, on="all"), "no linear and no convolution layer"),
     "no last layer": (
         lambda: last_layer(nn.Sequential(LINEAR, nn.ReLU()), torch.zeros(1, 3)),

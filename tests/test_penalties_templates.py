@@ -183,6 +183,19 @@ def test_bad_batches_and_networks() -> None:
         template_orthogonality(spline, x, share=1.5)
 
 
+def test_a_second_derivative_is_refused_and_inference_mode_is_not() -> None:
+    """The gradients are computed with the value, as numbers: a derivative of them would be 0 without a word."""
+    model, x = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).double(), torch.randn(6, 4, dtype=F64)
+    penalty, weight = Penalty(model, 1.0, on="templates", example=x), model[2].weight
+    (first,) = torch.autograd.grad(model(x).square().sum() + penalty(x), weight, create_graph=True)
+    assert torch.allclose(first, torch.autograd.grad(model(x).square().sum() + penalty(x), weight)[0])
+    with pytest.raises(ma.errors.InputError, match="no derivative"):
+        torch.autograd.grad(first.square().sum(), weight)
+    with torch.inference_mode():
+        assert torch.equal(penalty(x), penalty(x.clone()))
+    assert torch.allclose(penalty(x), double_backward(model, x, "mean"))
+
+
 def test_a_converted_model_is_captured_anew() -> None:
     model = Of(lambda m, x: m.b(F.relu(m.a(x))), a=nn.Linear(3, 4), b=nn.Linear(4, 2))
     penalty = Penalty(model, 1.0, on="templates", example=torch.randn(1, 3))

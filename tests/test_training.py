@@ -81,6 +81,10 @@ def test_the_spline_follows_the_training() -> None:
     assert torch.allclose(f(x), model(x), atol=1e-12)
     with pytest.raises(ma.errors.InputError, match="changed since"):
         _ = before.A
+    known = spline.at(x)
+    known.A, model[0].weight.data.mul_(2)  # pyright: ignore[reportUnusedExpression]: a write that torch does not count
+    with pytest.raises(ma.errors.InputError, match="changed since"):
+        known(x)
 
 
 def test_a_replaced_parameter_is_followed_and_a_moved_model_is_refused(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ class Layers:
         self.name, self.style, self.channels, self.side, self.given = name, style, channels, side, side
         self.layers: OrderedDict[str, nn.Module] = OrderedDict()
         for what, number in {"channels": channels, "side": side}.items():
-            if not isinstance(number, int) or number < 1:
+            if type(number) is not int or number < 1:
                 raise InputError(f"{name}: {what}={told(number)}; images have at least one")
 
     def add(self, name: str, layer: nn.Module) -> None:
@@ -164,7 +164,7 @@ class Layers:
 
     def head(self, classes: int, bias: bool) -> nn.Sequential:
         """Return the network, ended by the linear classifier, with its first weights."""
-        if not isinstance(classes, int) or classes < 1:
+        if type(classes) is not int or classes < 1:
             raise InputError(f"{self.name}: classes={told(classes)}; give at least 1")
         size = self.flat()
         self.layers["head"] = nn.Linear(size, classes, bias=bias and self.style.bias)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from math import inf
+from math import inf, isnan
 from typing import Any
 
 import torch
@@ -188,11 +188,19 @@ def _assert_close(found: Tensor, wanted: Tensor, size: Tensor, what: str) -> Non
     error = float((found - wanted).abs().max()) / max(scale, 1e-12) if wanted.numel() else 0.0
     if not error <= TOLERANCE[wanted.dtype]:
         advice = _precision(wanted.dtype, wanted.device.type)
+        if isnan(error):
+            advice = (
+                "; NaN or infinite values appear inside the network: write a large finite number for a constant inf"
+            )
         raise CaptureError(f"the frozen map {what}: relative difference {error:.1e}; the capture is refused{advice}")
 
 
 def fresh_like(x: Tensor) -> Tensor:
     """Other inputs of the same kind: uniform over the example's range, from a generator of our own."""
+    if not x.numel():
+        raise CaptureError(
+            f"the inputs or outputs of the network hold no values: one row has shape {tuple(x.shape[1:])}"
+        )
     generator = torch.Generator().manual_seed(20180517)
     low, high = float(x.min()), float(x.max())
     spread = max(high - low, 1.0)

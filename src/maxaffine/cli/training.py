@@ -92,12 +92,15 @@ def _report(out: Path, results: "Sequence[Result]", title: str) -> list[Path]:
     out_console.print(f"{title}\n\n{tables}", soft_wrap=True, highlight=False, markup=False)
     with staged(out, "a summary") as contents:
         contents["summary.md"] = tables.encode()
-        contents |= {f"{name}.png": _png(draw) for name, draw in _figures(results).items()}
+        contents |= {f"{name}.png": _png(draw) for name, (wanted, draw) in _figures(results).items() if wanted}
+    for name in _figures(results):
+        if f"{name}.png" not in contents:
+            (out / f"{name}.png").unlink(missing_ok=True)  # of other results, which were here before
     return [out / name for name in contents]
 
 
-def _figures(results: "Sequence[Result]") -> "dict[str, Callable[[], Figure]]":
-    """The figures for which there is something to draw."""
+def _figures(results: "Sequence[Result]") -> "dict[str, tuple[bool, Callable[[], Figure]]]":
+    """Each figure: whether there is something to draw, and how."""
     from maxaffine.plot import experiment_templates, experiments
 
     several = len({result.gamma for result in results}) > 1
@@ -115,7 +118,7 @@ def _figures(results: "Sequence[Result]") -> "dict[str, Callable[[], Figure]]":
         "alignments": (kept, experiment_templates.alignments),
         "towards_optimal": (every, experiment_templates.towards_optimal),
     }
-    return {name: lambda draw=draw: draw(results) for name, (wanted, draw) in table.items() if wanted}
+    return {name: (wanted, lambda draw=draw: draw(results)) for name, (wanted, draw) in table.items()}
 
 
 def _traced(result: "Result") -> bool:

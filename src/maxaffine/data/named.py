@@ -41,7 +41,7 @@ def load(name: str, root: str | Path | None = None, train: bool = True) -> Datas
         FileFormatError: a file is missing, cut off, of the wrong size, or not what its name says.
         MissingExtraError: scikit-learn (digits), scipy (svhn) or pillow (cifar10-png) is not installed.
     """
-    if name not in READERS:
+    if not isinstance(name, str) or name not in READERS:
         raise InputError(f"load({name!r}): known are {', '.join(READERS)}; for files of your own use read(path)")
     images, labels, classes = READERS[name](None if root is None else path_of(root), train)
     return Dataset(images, labels, classes, f"{name} ({'train' if train else 'test'})")
@@ -158,7 +158,7 @@ def _js_labels(path: Path) -> np.ndarray:
     found = re.fullmatch(r"\s*var\s+labels\s*=\s*\[([\d\s,]*)\]\s*;?\s*", path.read_text(errors="replace"))
     if not found:
         raise FileFormatError(f"{path}: not one line var labels=[6, 9, ...]; it may be cut off: fetch it again")
-    return np.array([int(k) for k in re.findall(r"\d+", found[1])], np.int64)
+    return np.array([int(k[:9]) for k in re.findall(r"\d+", found[1])], np.int64)  # nine digits are too many already
 
 
 def _labels(labels: np.ndarray, rows: int, classes: int, path: Path) -> np.ndarray:

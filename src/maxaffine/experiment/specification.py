@@ -72,7 +72,7 @@ class Model(Strict):
     until accuracies in eval mode mean anything; where there are fewer, 0.1 (torch's own) is a better choice.
     """
 
-    name: str = "small_cnn"
+    name: str = "mlp"
     version: str | None = None
     batch_norm: bool | None = None
     bias: bool | None = None
@@ -114,7 +114,10 @@ class Training(Strict):
     gammas: Annotated[Numbers, AfterValidator(_gammas)] = (0.0,)
     learning_rates: Annotated[Numbers, AfterValidator(_rates)] = (1e-3,)
     seeds: Annotated[
-        tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False), BeforeValidator(_seeds), AfterValidator(_distinct)
+        tuple[Annotated[int, Field(ge=0, lt=2**63)], ...],
+        Field(strict=False),
+        BeforeValidator(_seeds),
+        AfterValidator(_distinct),
     ] = (0,)
     epochs: Count = 10
     batch: Count = 50

@@ -47,7 +47,8 @@ class Elementwise:
         """Piece of each unit, uint8 (int32 when R > 256), shaped like z."""
         if len(self.knots) == 1:
             return (z > self.knots[0]).view(torch.uint8)
-        total = torch.zeros_like(z, dtype=torch.uint8 if self.pieces <= 256 else torch.int32)
+        shape = torch.broadcast_shapes(z.shape, *(knot.shape for knot in self.knots if isinstance(knot, Tensor)))
+        total = torch.zeros(shape, dtype=torch.uint8 if self.pieces <= 256 else torch.int32, device=z.device)
         for knot in self.knots:
             total += z > knot
         return total

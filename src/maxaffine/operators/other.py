@@ -198,7 +198,9 @@ UNSUPPORTED: frozenset[str] = frozenset(
 )
 """Continuous piecewise affine, but their pieces are orders of many numbers."""
 
-BOUNDARY: frozenset[str] = frozenset({"aten.embedding.default", "aten.embedding_bag.default#0"})
+BOUNDARY: frozenset[str] = frozenset(
+    {"aten.embedding.default", "aten.embedding_bag.default#0", "aten.embedding_bag.padding_idx#0"}
+)
 """Functions of token ids: the spline is taken over their output instead (over=...)."""
 
 RANDOM: dict[str, str] = {

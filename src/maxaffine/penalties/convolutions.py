@@ -78,6 +78,6 @@ def _spread(K: Tensor, steps: Sequence[int]) -> Tensor:
 
 def _sizes(name: str, value: Sizes, axes: int, least: int = 1) -> list[int]:
     sizes: list[int] = [value] * axes if isinstance(value, int) or not isinstance(value, Iterable) else list(value)
-    if len(sizes) != axes or not all(isinstance(s, int) and s >= least for s in sizes):
+    if len(sizes) != axes or not all(type(s) is int and s >= least for s in sizes):
         raise InputError(f"{name}={value} does not fit a kernel of {axes} axes; give one number >= {least}, or {axes}")
     return sizes

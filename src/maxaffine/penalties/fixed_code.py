@@ -201,9 +201,12 @@ def value_and_gradients(
     for chunk in local.chunks(K, budget):
         frozen = network.frozen(chunk)
         A = torch.cat([network.templates(frozen, part) for part in parts], 1)
+        if not tensors:
+            total += energy(A)
+            continue
         value, M = _direction(energy, A)
         total += value
-        for part in parts if tensors else ():
+        for part in parts:
             if len(parts) > 1:
                 network.templates(frozen, part)  # its cotangents were not kept beside those of the other parts
             network.learn(frozen, M[:, part])

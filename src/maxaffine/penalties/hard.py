@@ -7,10 +7,11 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.utils import parametrizations, parametrize
 
+from maxaffine.arguments import require
 from maxaffine.errors import InputError
 from maxaffine.penalties.evaluating import captured_in_eval
 from maxaffine.penalties.head import last_layer
-from maxaffine.penalties.layers import Layer, OfGraph, all_layers
+from maxaffine.penalties.layers import Layer, OfGraph, all_layers, other_matrix
 
 
 class FilterRows(nn.Module):
@@ -57,7 +58,7 @@ def hard_orthogonality(model: nn.Module, on: Literal["last", "all"] = "last", ex
 
     Raises:
         InputError: on="last" without an example or without a final linear layer, a weight that is already
-            parametrized or shared by two modules.
+            parametrized or shared by two modules; on="all" with matrices that belong to no nn.Linear or convolution.
 
     >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
     >>> hard_orthogonality(net, "last", torch.zeros(1, 4))
@@ -65,6 +66,7 @@ def hard_orthogonality(model: nn.Module, on: Literal["last", "all"] = "last", ex
     >>> bool((net[2].weight @ net[2].weight.T - torch.eye(3)).abs().max() < 1e-5)
     True
     """
+    require(model, nn.Module, "the model", "an nn.Module")
     if on not in ("last", "all"):
         raise InputError(f"on={on!r} is unknown; choose one of last, all")
     paths = [_path(model, last_layer(captured_in_eval(model, example)))] if on == "last" else _paths(model)
@@ -86,6 +88,7 @@ def remove_hard_orthogonality(model: nn.Module) -> tuple[str, ...]:
     >>> hard_orthogonality(net, "all"), remove_hard_orthogonality(net)
     (('0',), ('0',))
     """
+    require(model, nn.Module, "the model", "an nn.Module")
     paths = [path for path, module in model.named_modules() if _is_ours(module)]
     for path in paths:
         parametrize.remove_parametrizations(model.get_submodule(path), "weight", leave_parametrized=True)
@@ -121,6 +124,9 @@ def _make(module: nn.Module) -> None:
 
 
 def _paths(model: nn.Module) -> list[str]:
+    other = other_matrix(model)
+    if other:
+        raise InputError(f"hard_orthogonality: {other} is the weight of no nn.Linear or convolution; use on='last'")
     layers = all_layers(model)
     shared = [p for p, m in model.named_modules(remove_duplicate=True) if p not in {layer.path for layer in layers}]
     taken = {id(layer.source.read()) for layer in layers}

@@ -1,6 +1,6 @@
 """The weights of a network: its linear and convolution layers as matrices of rows."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -8,9 +8,11 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.parameter import is_lazy
 
+from maxaffine.arguments import require
 from maxaffine.capture import Captured
 from maxaffine.errors import InputError
 from maxaffine.penalties.convolutions import Sizes
+from maxaffine.penalties.evaluating import captured_in_eval
 from maxaffine.program.graph import Graph, Node, Ref, substitute
 from maxaffine.program.plan import Plan
 from maxaffine.spline import Spline
@@ -22,6 +24,10 @@ PRODUCTS = {"aten.linear.default": 1, "aten.addmm.default": 2, "aten.mm.default"
 
 TURNED = ("aten.t.default", "aten.transpose.int", "aten.permute.default", "aten.numpy_T.default", "aten.mT.default")
 """Of a matrix: itself or its transpose."""
+
+
+NO_LAYERS = (nn.Embedding, nn.EmbeddingBag, nn.LayerNorm, nn.RMSNorm)
+"""Modules whose parameters of several axes multiply no signal as a matrix."""
 
 
 class Weight(Protocol):
@@ -113,15 +119,28 @@ class Layer:
         return (groups.transpose(1, 2) if self.convolution.transposed else groups).flatten(2)
 
 
-def all_layers(model: nn.Module | Spline) -> tuple[Layer, ...]:
+def all_layers(model: nn.Module | Spline, example: Any = None) -> tuple[Layer, ...]:
     """Every linear and convolution layer; weights that are tied are listed once.
 
-    Of a model: its modules nn.Linear, nn.Conv1d to 3d and their transposed forms. Of a spline, and of an ONNX file:
-    the operations of the captured graph, a product with a constant matrix included.
-    Raises InputError when there is none.
+    Of a model: its modules nn.Linear, nn.Conv1d to 3d and their transposed forms. Of a spline, of an ONNX file, and of
+    a model that has other matrices: the operations of the captured graph, a product with a constant matrix included.
+    Raises InputError when there is none, and when a model has other matrices (a parameter of its own, an attention)
+    and there is no example to capture it around: some of them might be layers.
     """
+    if isinstance(model, Spline):
+        return _distinct(_of_spline(model))
+    other = other_matrix(model)
+    if other and example is None:
+        raise InputError(
+            f"{other} belongs to no nn.Linear or convolution, but may be a layer: give example=x, a batch of inputs, "
+            "or a Spline, and the layers are read in the captured graph"
+        )
+    return all_layers(captured_in_eval(model, example)) if other else _distinct(_of_model(model))
+
+
+def _distinct(layers: Iterable[tuple[Any, Layer]]) -> tuple[Layer, ...]:
     found: dict[Any, Layer] = {}
-    for key, layer in _of_spline(model) if isinstance(model, Spline) else _of_model(model):
+    for key, layer in layers:
         found.setdefault(key, layer)
     if not found:
         raise InputError("the network has no linear and no convolution layer, so there is nothing to penalise")
@@ -141,6 +160,18 @@ def _of_model(model: nn.Module) -> Iterator[tuple[Any, Layer]]:
         if plain is not None and is_lazy(plain):
             raise InputError(f"the weight of layer {path!r} has no shape yet; run the model on a batch first")
         yield id(module if plain is None else plain), layer
+
+
+def other_matrix(model: nn.Module) -> str:
+    """The first parameter with two axes or more that no layer, embedding or normalisation owns; or nothing."""
+    require(model, nn.Module, "the model", "an nn.Module or a maxaffine.Spline")
+    owners = [module for module in model.modules() if isinstance(module, (nn.Linear, _ConvNd, *NO_LAYERS))]
+    owned = {id(parameter) for owner in owners for parameter in owner.parameters()}
+    for path, parameter in model.named_parameters():
+        wide = not is_lazy(parameter) and sum(size > 1 for size in parameter.shape) > 1
+        if wide and id(parameter) not in owned:
+            return f"parameter {path!r} {tuple(parameter.shape)}"
+    return ""
 
 
 def convolution_of(module: _ConvNd, transposed: bool) -> Convolution:

@@ -57,8 +57,8 @@ class Penalty:
         loss = F.cross_entropy(model(x), y) + penalty(x)
 
     on: "last", the final linear layer (the paper's penalty), found in the captured graph; "all", the sum over every
-    linear and convolution layer (rows = flattened filters), tied weights once; "templates", the rows of A[x] of the
-    batch's inputs, exact, with batch norm's running statistics while the model trains.
+    linear and convolution layer (rows = flattened filters), tied weights once, see `all_layers`; "templates", the rows
+    of A[x] of the batch's inputs, exact, with batch norm's running statistics while the model trains.
     kind: "sum" (the default for weights), "mean" (the default for templates), "cosine", "authors", "norm_control", see
     `orthogonality`; for weights also "soft" (`soft_orthogonality`), "srip", and "convolutional"
     (`convolutional_orthogonality` of convolutions, soft orthogonality of matrices).
@@ -71,10 +71,12 @@ class Penalty:
     Args:
         model: the network, or a spline of it (for a network with several inputs or outputs: `maxaffine.Spline`).
         gamma: the weight of the penalty, finite and >= 0.
-        example: inputs to capture the model around, needed for "last"; "templates" takes the first batch without it.
+        example: inputs to capture the model around, needed for "last", and for "all" where matrices belong to no
+            nn.Linear or convolution; "templates" takes the first batch without it.
 
     Raises:
-        InputError: gamma < 0 or NaN, an unknown name, no final linear layer, no layer at all. CaptureError.
+        InputError: gamma < 0 or NaN, an unknown name, no final linear layer, no layer at all, a matrix that may be a
+            layer and no example. CaptureError.
 
     >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
     >>> penalty = Penalty(net, 0.1, on="last", example=torch.zeros(1, 4))
@@ -114,7 +116,7 @@ class Penalty:
         if on == "last":
             self.layers = (last_layer(model, example),)
         elif on == "all":
-            self.layers = all_layers(model)
+            self.layers = all_layers(model, example)
         self._spline = captured_in_eval(model, example) if on == "templates" and example is not None else None
         self._owned = self._of_model()
 

@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from maxaffine import arguments
 from maxaffine.errors import InputError
@@ -30,7 +29,7 @@ def template_orthogonality(
 
     The same as `orthogonality(spline.at(x, create_graph=True).A.flatten(2), kind)`, faster and in bounded memory. A[x]
     does not change with x inside a region, so there is no gradient in x. The gradients are computed together with the
-    value (under torch.no_grad only the value is); there is no derivative of them. Batch norm enters with its running
+    value (under torch.no_grad only the value is); a derivative of them is refused. Batch norm enters with its running
     statistics, as in eval mode: capture the spline from the model in eval mode (`Penalty` does).
 
     Args:
@@ -73,14 +72,28 @@ class _Known(torch.autograd.Function):
     """A value whose gradients are known already."""
 
     @staticmethod
-    def forward(ctx: Any, value: Tensor, gradients: list[Tensor], *tensors: Tensor) -> Tensor:  # noqa: ARG004
-        ctx.gradients = gradients
+    def forward(ctx: Any, value: Tensor, gradients: list[Tensor], *tensors: Tensor) -> Tensor:
+        ctx.gradients, ctx.tensors = gradients, tensors
         return value.clone()
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        return None, None, *(upstream[0] * gradient for gradient in ctx.gradients)
+        return None, None, *_Gradients.apply(upstream[0], ctx.gradients, *ctx.tensors)
+
+
+class _Gradients(torch.autograd.Function):
+    """These gradients: functions of the tensors whose derivative is not known."""
+
+    @staticmethod
+    def forward(ctx: Any, upstream: Tensor, gradients: list[Tensor], *tensors: Tensor) -> tuple[Tensor, ...]:  # noqa: ARG004
+        return tuple(upstream * gradient for gradient in gradients)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ARG004
+        raise InputError(
+            "the gradients of a penalty on templates have no derivative; where one is needed (create_graph=True), take "
+            "orthogonality(spline.at(x, create_graph=True).A.flatten(2), kind)"
+        )
 
 
 def _trained(tensors: list[Tensor]) -> list[Tensor]:

@@ -1,12 +1,13 @@
 """Pictures of templates: an input beside its matched filters, and how their answers are distributed over a data set."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from maxaffine.arguments import told
 from maxaffine.errors import InputError
 from maxaffine.plot.library import INK, pyplot
 from maxaffine.templates import Distribution, Templates, TemplateStatistics
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+T = TypeVar("T")
 RIGHT, WRONG = "#14846a", "#c2410c"  # the paper's green and red, told apart by colour-blind readers too
 SHOWN = 3  # templates shown unless they are named: the paper's correct class and two others
 FEWEST, MOST = 12, 96  # bars of a histogram
@@ -44,7 +46,7 @@ def templates(
         InputError: a row or class that is not there, or an input that is no image.
         MissingExtraError: matplotlib is not installed.
     """
-    named = {"": banks} if isinstance(banks, Templates) else dict(banks)
+    named = _by_name(banks, Templates, "templates(f, x)")
     if not named:
         raise InputError("no network is given: templates({}) has nothing to show")
     shown = list(classes) if classes is not None else _leading(next(iter(named.values())), row, label)
@@ -71,7 +73,7 @@ def template_histograms(found: TemplateStatistics | Mapping[str, TemplateStatist
         InputError: nothing is given.
         MissingExtraError: matplotlib is not installed.
     """
-    named = {"": found} if isinstance(found, TemplateStatistics) else dict(found)
+    named = _by_name(found, TemplateStatistics, "template_statistics(...)")
     if not named:
         raise InputError("no statistics are given: template_histograms({}) has nothing to show")
     columns = 4 if any(one.angles for one in named.values()) else 2
@@ -92,6 +94,13 @@ def template_histograms(found: TemplateStatistics | Mapping[str, TemplateStatist
             if axis.get_visible() and axis.get_legend_handles_labels()[0]:
                 axis.legend(frameon=False, fontsize=8, handlelength=1.0, loc="upper left")
     return figure
+
+
+def _by_name(given: Any, kind: type[T], give: str) -> dict[str, T]:
+    named = {"": given} if isinstance(given, kind) else given
+    if not isinstance(named, Mapping) or not all(isinstance(one, kind) for one in named.values()):
+        raise InputError(f"{told(given)} cannot be shown; give {give}, or several by name")
+    return dict(named)
 
 
 def _leading(bank: Templates, row: int, label: int | None) -> list[int]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from maxaffine import arguments
 from maxaffine.errors import InputError
 
+MOST = 2**20  # bins
 LEAST = -1000  # no finer bins than 2^LEAST: 2^-e must be a number
 
 
@@ -59,8 +60,8 @@ def distribution(values: Tensor, bins: int = 512, reach: float | None = None) ->
     >>> found.edges.tolist(), found.counts.tolist()
     ([-1.0, -0.5, 0.0, 0.5, 1.0], [0, 1, 1, 1])
     """
-    if not isinstance(bins, int) or bins < 2 or bins & (bins - 1):
-        raise InputError(f"bins={bins}; give a power of two, such as 512")
+    if not isinstance(bins, int) or not 2 <= bins <= MOST or bins & (bins - 1):
+        raise InputError(f"bins={bins}; give a power of two up to {MOST}, such as 512")
     if arguments.values(values, "values", "a tensor of real numbers").is_complex():
         raise InputError(f"values is {arguments.told(values)}; give a tensor of real numbers")
     if reach is not None and not (arguments.is_number(reach) and reach > 0 and frexp(reach)[0] == 0.5):

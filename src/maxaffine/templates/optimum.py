@@ -15,7 +15,7 @@ from math import isfinite
 import torch
 from torch import Tensor
 
-from maxaffine.arguments import is_number, told, values
+from maxaffine.arguments import is_number, require, told, values
 from maxaffine.errors import InputError
 from maxaffine.templates.bank import Templates, checked_labels
 
@@ -92,6 +92,7 @@ def distance_to_optimal(
     centred: take the mean over the classes away first; the softmax does not see it, the budget does.
     Raises InputError for zero templates or signals and for labels that do not fit.
     """
+    require(bank, Templates, "bank", "templates(f, x)")
     A = bank.A - bank.A.mean(1, keepdim=True) if centred else bank.A
     classes, energy = A.shape[1], A.flatten(1).square().sum(1)
     if alpha is not None:

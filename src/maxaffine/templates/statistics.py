@@ -117,6 +117,8 @@ def template_statistics(
 
 def merge_statistics(p: TemplateStatistics, q: TemplateStatistics) -> TemplateStatistics:
     """The statistics of both sets of inputs. Raises InputError unless classes, bins and angles are alike."""
+    for each in (p, q):
+        arguments.require(each, TemplateStatistics, "one of both", "two TemplateStatistics")
     if p.classes != q.classes or (p.angles is None) != (q.angles is None):
         raise InputError(
             f"statistics of {p.classes} and {q.classes} classes, angles {p.angles is not None} and "
