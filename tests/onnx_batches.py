@@ -83,6 +83,24 @@ BATCH = [
         )
         for n in (0, 1, 2, 3, 6)
     ),
+    *(
+        Case(
+            f"transposed and back at {n}",
+            [node("Transpose", "x", "h"), node("MatMul", "w h", "k"), node("Transpose", "k", "y")],
+            (n, 4, 3),
+            {"w": array(2, 4)},
+        )
+        for n in ("N", 1, 2)
+    ),
+    *(
+        Case(
+            f"live column at {n}",
+            [node("Gemm", "x v", "h"), node("Relu", "h", "g"), node("Gemm", "x w g", "y")],
+            (n, 5),
+            {"w": array(5, 4), "v": array(5, 1)},
+        )
+        for n in ("N", 1, 2)
+    ),
     Case(
         "dropped and back",
         [node("Reshape", "x s", "h"), node("MatMul", "h w", "k"), node("Reshape", "k t", "y")],

@@ -99,6 +99,7 @@ LINEAR = [
         for ab in ({}, {"alpha": 0.5, "beta": 2.0}, {"beta": 0.0})
         for shape, c in (("none", None), ("row", array(4)), ("row2", array(1, 4)), ("number", number(3)))
     ),
+    one("Gemm", (1, 5), consts=[array(5, 1), number(3)], text="number to one"),
     one("Gemm", (1, 5), opset=9, consts=[array(5, 4), array(4)]),
     one("Gemm", ("N", 5), consts=[array(5, 4), array(4)], text="free"),
     one("MatMul", (1, 5), consts=[array(5, 4)]),
@@ -179,6 +180,7 @@ LINEAR = [
     one("LayerNormalization", (1, 4, 6), opset=17, consts=[array(6)], axis=-1, stash_type=1),
     one("GroupNormalization", (1, 4, 6), opset=21, consts=[array(4), array(4, seed=1)], num_groups=2),
 ]
+LATE = {"kernel_shape": [2, 2], "strides": [2, 2], "pads": [0, 0, 1, 1], "ceil_mode": 1}  # a window in the padding
 POOL_ATTRIBUTES = [
     {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [0, 0, 2, 0], "ceil_mode": 1},
     {"kernel_shape": [2, 2]},
@@ -193,6 +195,7 @@ POOL_ATTRIBUTES = [
     {"kernel_shape": [2, 2], "strides": [3, 3], "pads": [1, 1, 1, 1], "ceil_mode": 1},
     {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [0, 0, 1, 1], "ceil_mode": 1},
     {"kernel_shape": [2, 2], "auto_pad": "VALID"},
+    LATE,
 ]
 WINDOWS = [
     *(one("MaxPool", **a) for a in POOL_ATTRIBUTES),
@@ -253,6 +256,18 @@ WINDOWS = [
     ),
     one("Resize", consts=[None, None, ints(1, 3, 9, 5)], mode="linear"),
     one("Resize", consts=[None, None, ints(1, 3, 4, 11)], mode="nearest"),
+    *(  # size * scale is whole in single precision, a little less in double
+        one("Resize", (1, 2, *old), consts=[None, floats(1, 1, *s)], mode=m, text=f"{old} rounded {m} {c}", **c)
+        for m, old, s in (
+            ("linear", (33, 33), (55 / 33, 55 / 33)),
+            ("cubic", (33, 33), (55 / 33, 55 / 33)),
+            ("linear", (61, 5), (100 / 61, 1.7)),
+            ("cubic", (61, 5), (100 / 61, 1.7)),
+            ("linear", (61,), (100 / 61,)),
+            ("linear", (33, 3, 3), (55 / 33, 2, 1)),
+        )
+        for c in ({}, {"coordinate_transformation_mode": "align_corners"})
+    ),
     one("Resize", opset=18, consts=[None, floats(2, 2)], axes=[2, 3], mode="linear"),
     one("Resize", (1, 3, 6), consts=[None, floats(1, 1, 2)], mode="linear"),
     one("Resize", (1, 2, 3, 4, 5), consts=[None, floats(1, 1, 2, 2, 1)], mode="linear"),
@@ -283,6 +298,7 @@ SHAPES = [
     one("Unsqueeze", (1, 3), opset=11, axes=[2]),
     one("Unsqueeze", ("N", 3), consts=[ints(-2)]),
     one("Transpose", perm=[0, 2, 3, 1]),
+    Case("Transpose", [node("Transpose", "w", "v"), node("MatMul", "x v", "y")], ("N", 4), {"w": array(3, 4)}),
     one("Expand", (1, 3, 1), consts=[ints(1, 3, 4)]),
     one("Expand", (1, 3, 1), consts=[ints(1, 4)], text="short"),
     one("Expand", (2, 3, 1), consts=[ints(2, 3, 4)], text="two"),
@@ -291,6 +307,15 @@ SHAPES = [
     one("Concat", (2, 3), consts=[np.ones((2, 2), np.float32)], axis=1),
     one("Slice", consts=[ints(1, 2), ints(5, 100), ints(2, 3)]),
     one("Slice", consts=[ints(-1), ints(-100), ints(3), ints(-2)], text="back"),
+    *(
+        Case(
+            f"Slice {s} {e} {t}",
+            [node("Slice", "x s e a t", "h"), node("Concat", "h x", "y", axis=1)],
+            ("N", 4),
+            {"s": ints(s), "e": ints(e), "a": ints(1), "t": ints(t)},
+        )
+        for s, e, t in ((-100, -200, -1), (-100, -5, -1), (-100, 0, -1), (-4, -9, -1), (100, -100, -2), (-100, 9, 2))
+    ),
     one("Slice", opset=9, starts=[1], ends=[-1], axes=[2]),
     one("Slice", consts=[ints(0, 1), ints(2**62, 3)], text="no axes"),
     one("Slice", consts=[ints(0), ints(2**31 - 1), ints(0)], text="whole"),

@@ -12,7 +12,7 @@ from onnx import helper, numpy_helper
 from onnx_batches import BATCH, REFUSED
 from onnx_judge import check, exported, rows_of
 from onnx_models import FLOAT, Case, array, export, node, number, one, torch_nets
-from onnx_ops import BOOLEAN, ELEMENTWISE, LINEAR, SHAPES, WINDOWS
+from onnx_ops import BOOLEAN, ELEMENTWISE, LATE, LINEAR, SHAPES, WINDOWS
 from torch import nn
 
 import maxaffine as ma
@@ -33,6 +33,13 @@ def test_every_operator_of_the_table_was_judged() -> None:
     cases = [*ELEMENTWISE, *BOOLEAN, *LINEAR, *WINDOWS, *SHAPES, *BATCH]
     seen = {"CastLike" if n.op_type == "Cast" else n.op_type for case in cases for n in case.nodes}
     assert set(RULES) - seen == {"Constant"}  # in test_double_converts_all_constants
+
+
+def test_an_average_never_divides_by_an_empty_window(tmp_path: Path) -> None:
+    """Not even in a window that is then dropped: its NaN would be refused."""
+    spline = ma.load(one("AveragePool", (1, 1, 6, 7), opset=19, **LATE).write(tmp_path))
+    x = torch.rand(2, 1, 6, 7)
+    torch.testing.assert_close(spline.at(x)(x), spline(x))
 
 
 # ---- the batch ---------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from maxaffine.errors import CaptureError
 
-from .ops import ALL, NUMBERS, Rule
+from .ops import ALL, NUMBERS, REVERSED, Rule
 from .reader import Node
 
 NO_AXES_NO_OP = "noop_with_empty_axes"  # says that an empty list of axes means none of them, not all
@@ -84,6 +84,10 @@ def _axes(rule: Rule, known: dict[str, Any], lead: Value, *, every: bool) -> dic
         axes = known.get(name, default)
         if default == ALL and (axes == ALL or not axes):
             axes = list(range(rank)) if every else []
+        if default == REVERSED:
+            axes = list(range(rank))[::-1] if axes == REVERSED else axes
+            if sorted(axes) != list(range(rank)):
+                raise CaptureError(f"its {name} {axes} is no order of the {rank} axes of its operand")
         if axes is None:
             continue
         listed = [axes] if isinstance(axes, int) else axes

@@ -14,6 +14,7 @@ from . import ops_shape as shape
 from . import ops_window as window
 
 ALL = "all"  # an absent list of axes means all of them
+REVERSED = "reversed"  # an order of all axes, when absent from the last to the first
 NUMBERS = frozenset({"axis", "k", "max", "min", "ratio", "training_mode", "value"})  # constant inputs of one element
 
 
@@ -135,7 +136,7 @@ RULES: dict[str, Rule] = {
     "Unsqueeze": _view(shape.unsqueeze_target, "axes"),
     "Expand": _view(shape.expand_target, "shape", run=shape.expand),
     # moving and picking
-    "Transpose": Rule(shape.transpose, moves=True),
+    "Transpose": Rule(shape.transpose, axes={"perm": REVERSED}, moves=True),
     "Concat": Rule(shape.concat, axes={"axis": 1}, spread=True),
     "Slice": Rule(shape.slice_, 1, ("starts", "ends", "axes", "steps"), {"axes": ALL}, moves=True),
     "Split": Rule(shape.split, 1, ("split",), {"axis": 0}, moves=True),

@@ -35,7 +35,8 @@ def gemm(
     if c is None or beta == 0:
         return F.linear(a, weight)
     c = c if beta == 1 else beta * c
-    if c.numel() == weight.shape[0] == c.shape[-1]:
+    # the last axis first: an earlier one may be the free batch
+    if c.dim() and c.shape[-1] == weight.shape[0] and all(size == 1 for size in c.shape[:-1]):
         return F.linear(a, weight, c.flatten())
     return F.linear(a, weight) + c
 

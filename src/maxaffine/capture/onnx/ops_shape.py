@@ -23,13 +23,15 @@ def reshape_target(sizes: Sizes, shape: Sizes, allowzero: int = 0) -> list[int]:
 
 def flatten_target(sizes: Sizes, axis: int = 1) -> list[int]:
     """Flatten: two axes, split before `axis`."""
-    axis += len(sizes) if axis < 0 else 0
+    if axis != len(sizes):
+        axis = _places([axis], len(sizes))[0]
     return [_product(sizes[:axis]), _product(sizes[axis:])]
 
 
 def squeeze_target(sizes: Sizes, axes: Sizes | None = None) -> list[int]:
     """Squeeze: the listed axes, or all of size 1, are dropped."""
-    chosen = [i for i, size in enumerate(sizes) if size == 1] if axes is None else [a % len(sizes) for a in axes]
+    rank = len(sizes)
+    chosen = [i for i, size in enumerate(sizes) if size == 1] if axes is None else _places(axes, rank)
     if any(sizes[axis] != 1 for axis in chosen):
         raise CaptureError(f"cannot squeeze the axes {list(axes or ())} of shape {tuple(sizes)}")
     return [size for i, size in enumerate(sizes) if i not in chosen]
@@ -38,7 +40,9 @@ def squeeze_target(sizes: Sizes, axes: Sizes | None = None) -> list[int]:
 def unsqueeze_target(sizes: Sizes, axes: Sizes) -> list[int]:
     """Unsqueeze: axes of size 1 at the listed places of the result."""
     rank, rest = len(sizes) + len(axes), iter(sizes)
-    places = {axis % rank for axis in axes}
+    places = _places(axes, rank)
+    if len(set(places)) < len(places):
+        raise CaptureError(f"its axes {list(axes)} name one axis twice")
     return [1 if i in places else next(rest) for i in range(rank)]
 
 
@@ -61,6 +65,13 @@ def expand(x: Tensor, rank: int, shape: Sizes) -> Tensor:
     return x.expand([-1] * (x.dim() - rank) + list(shape))
 
 
+def _places(axes: Sizes, rank: int) -> list[int]:
+    """The axes counted from the left."""
+    if any(not -rank <= axis < rank for axis in axes):
+        raise CaptureError(f"its axes {list(axes)} do not fit {rank} axes")
+    return [axis % rank for axis in axes]
+
+
 def _product(sizes: Sizes) -> int:
     result = 1
     for size in sizes:
@@ -71,8 +82,7 @@ def _product(sizes: Sizes) -> int:
 # ---- moving and picking ------------------------------------------------------------------------
 def transpose(x: Tensor, perm: Sizes) -> Tensor:
     """The axes in the order `perm`."""
-    front = x.dim() - len(perm)
-    return x.permute([*range(front), *(front + axis for axis in perm)])
+    return x.permute([*range(x.dim() - len(perm)), *(x.dim() + axis for axis in perm)])
 
 
 def concat(*operands: Tensor, axis: int) -> Tensor:
@@ -81,11 +91,15 @@ def concat(*operands: Tensor, axis: int) -> Tensor:
 
 
 def slice_(x: Tensor, starts: Sizes, ends: Sizes, axes: Sizes, steps: Sizes | None = None) -> Tensor:
-    """x[start:end:step] along each listed axis, with the rules of Python for what lies outside."""
+    """x[start:end:step] along each listed axis, with the rules of Python for what lies outside.
+
+    But for a start before the first element, from which a negative step begins at the first.
+    """
     for axis, start, end, step in zip(axes, starts, ends, steps or [1] * len(axes), strict=False):
         if start == 0 and step == 1 and end >= 2**31 - 1:
             continue  # the whole axis, which may be the free one
-        picked = range(*slice(start, end, step).indices(x.shape[axis]))
+        first = start if step > 0 else max(start, -x.shape[axis])
+        picked = range(*slice(first, end, step).indices(x.shape[axis]))
         low, stop = (min(picked), max(picked) + 1) if picked else (0, 0)
         x = x[(..., slice(low, stop, abs(step)), *[slice(None)] * (-axis - 1))]
         x = x if step > 0 else x.flip(axis)
@@ -94,8 +108,10 @@ def slice_(x: Tensor, starts: Sizes, ends: Sizes, axes: Sizes, steps: Sizes | No
 
 def split(x: Tensor, split: Sizes | None = None, axis: int = 0, num_outputs: int = 1) -> tuple[Tensor, ...]:
     """X cut along `axis` into pieces of the given sizes, or into equal ones (the last may be shorter)."""
-    size = x.shape[axis]
-    return torch.split(x, list(split) if split else -(-size // num_outputs), axis)
+    pieces = torch.split(x, list(split) if split else -(-x.shape[axis] // num_outputs), axis)
+    if len(pieces) != num_outputs:
+        raise CaptureError(f"it has {num_outputs} outputs for {len(pieces)} pieces")
+    return pieces
 
 
 def gather(x: Tensor, indices: int | list, axis: int = 0) -> Tensor:

@@ -77,15 +77,15 @@ def average_pool(
     pool, kernel = AVG_POOL[n - 1], list(kernel_shape)
     if before == after and all(2 * p <= k for p, k in zip(before, kernel, strict=True)):
         return pool(x, kernel, stride, before, bool(ceil_mode), bool(count_include_pad))
-    pads, starts = (
-        _interleaved(before, after),
-        [size + p for size, p in zip(x.shape[2:], before, strict=True)],
-    )
-    mean = pool(F.pad(x, pads), kernel, stride, 0, bool(ceil_mode))
-    if not count_include_pad:
-        inside = F.pad(x.new_ones((1, 1, *x.shape[2:])), pads)  # the share of each window that is no padding
-        mean = mean / pool(inside, kernel, stride, 0, bool(ceil_mode))
-    return _without_late(mean, starts, stride) if ceil_mode else mean
+    starts = [size + p for size, p in zip(x.shape[2:], before, strict=True)]
+
+    def padded_mean(z: Tensor) -> Tensor:
+        pooled = pool(F.pad(z, _interleaved(before, after)), kernel, stride, 0, bool(ceil_mode))
+        return _without_late(pooled, starts, stride) if ceil_mode else pooled
+
+    if count_include_pad:
+        return padded_mean(x)
+    return padded_mean(x) / padded_mean(x.new_ones((1, 1, *x.shape[2:])))  # the share that is no padding
 
 
 def _without_late(pooled: Tensor, starts: Sizes, stride: Sizes) -> Tensor:
@@ -152,8 +152,12 @@ def resize(
     factor = {a: np.float32(wanted.get(a, old[a]) / old[a] if sizes else wanted.get(a, 1.0)) for a in old}
     new = {a: int(wanted.get(a, old[a])) if sizes else math.floor(old[a] * factor[a]) for a in old}
     if mode == "nearest":
-        return _nearest(x, old, new, factor, coordinate_transformation_mode, nearest_mode)
-    return _smooth(x, old, new, factor, mode, coordinate_transformation_mode, cubic_coeff_a, given=not sizes)
+        y = _nearest(x, old, new, factor, coordinate_transformation_mode, nearest_mode)
+    else:
+        y = _smooth(x, old, new, factor, mode, coordinate_transformation_mode, cubic_coeff_a, given=not sizes)
+    if any(y.shape[axis] != size for axis, size in new.items()):
+        raise CaptureError(f"the sizes {list(y.shape[2:])} are not those asked for, {[new[a] for a in sorted(new)]}")
+    return y
 
 
 Place = Callable[[int, np.float32, int, int], float]  # (new pixel, factor, old size, new size) -> old place
@@ -226,7 +230,9 @@ def _smooth(
     name = _lookup(_lookup(SMOOTH_MODES, mode, "mode"), x.dim(), f"rank of the input of mode '{mode}'")
     place = _lookup(PLACES, coordinates, "coordinate mode")
     lone = coordinates == "pytorch_half_pixel" and 1 in new.values()
-    if coordinates == "asymmetric" or lone or (mode == "cubic" and a != -0.75):  # torch has none of these
+    # from a factor torch finds the size in double precision, which may be another
+    other = given and coordinates != "align_corners" and any(int(old[k] * float(factor[k])) != new[k] for k in old)
+    if coordinates == "asymmetric" or lone or other or (mode == "cubic" and a != -0.75):  # torch has none of these
         for axis in old:
             taps = _taps(place, factor[axis], old[axis], new[axis], _linear if mode == "linear" else partial(_cubic, a))
             x = (x.transpose(axis, -1) @ torch.tensor(taps, dtype=x.dtype, device=x.device).T).transpose(axis, -1)

@@ -5,7 +5,7 @@ alone); what it hard-wires for b is rewritten for 1 on the way, and both must ag
 step over a free batch of rows, in the simplest layout that gives for random rows what each gives alone.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -105,7 +105,7 @@ class _Probe:
             with _at(node):
                 self._run(node)
         for name in self.file.outputs:
-            if not self.values[name].live:
+            if not _known(self.file, self.values, name).live:
                 raise CaptureError(f"the output '{name}' does not depend on any input")
         module = OnnxModule(tuple(v.name for v in self.file.inputs), self.file.outputs, self.steps).eval()
         self._check(module)
@@ -118,7 +118,7 @@ class _Probe:
         for node in self.file.nodes:
             with _at(node):
                 self._run(node)
-        return [self.values[name].full for name in self.file.outputs]
+        return [_known(self.file, self.values, name).full for name in self.file.outputs]
 
     def _draw(self, value: Input, batch: int) -> Tensor:
         sizes = [batch, *(size for size in value.sizes[1:] if size is not None)]
@@ -141,7 +141,7 @@ class _Probe:
 
     # ---- one node -------------------------------------------------------------------------------
     def _run(self, node: Node) -> None:
-        operands: Operands = [self.values[name] if name else None for name in node.inputs]
+        operands: Operands = [_known(self.file, self.values, name) if name else None for name in node.inputs]
         rule = rule_of(node.op, self.file.opset)
         if rule is None:
             raise CaptureError(f"the ONNX operator {node.op} (opset {self.file.opset}) is not supported")
@@ -258,6 +258,15 @@ class _Probe:
         if x.is_floating_point():
             return torch.rand(x.shape, generator=self.random, dtype=torch.float64).to(x.dtype)
         return torch.rand(x.shape, generator=self.random) < 0.5 if x.dtype == torch.bool else x
+
+
+def _known(file: File, values: Mapping[str, Value], name: str) -> Value:
+    """A value by its name; the reader saw that a node writes it, but maybe not as an output that we compute."""
+    if name not in values:
+        node = next(node for node in file.nodes if name in node.outputs)
+        place = node.outputs.index(name) + 1
+        raise CaptureError(f"'{name}' is output {place} of {node.label}, which is not supported")
+    return values[name]
 
 
 def _filled(operands: list[Any], live: list[Any]) -> list[Any]:

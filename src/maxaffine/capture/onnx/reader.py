@@ -31,9 +31,14 @@ class Node:
     attributes: Mapping[str, Any]
 
     @property
+    def casts(self) -> bool:
+        """Whether it is a Cast of the file, read as a CastLike."""
+        return self.op == "CastLike" and self.inputs[1].startswith("<type ")
+
+    @property
     def label(self) -> str:
         """How messages call this node."""
-        return f"node {self.op} (output '{self.outputs[0]}')"
+        return f"node {'Cast' if self.casts else self.op} (output '{self.outputs[0]}')"
 
 
 @dataclass(frozen=True)
@@ -157,7 +162,7 @@ def _needed(nodes: list[Node], outputs: list[str]) -> tuple[Node, ...]:
 
 def _cast_targets(nodes: tuple[Node, ...]) -> Iterator[tuple[str, torch.dtype]]:
     for node in nodes:
-        if node.op == "CastLike" and node.inputs[1].startswith("<type "):
+        if node.casts:
             code = int(node.inputs[1].removeprefix("<type ").removesuffix(">"))
             yield node.inputs[1], _dtype(code, node.label)
 
