@@ -171,6 +171,7 @@ def test_a_spline_of_its_own_kind_is_found_again() -> None:
         (lambda: approximate("gelu", error=-1.0), "error=-1"),
         (lambda: approximate(torch.sigmoid, pieces=4), "interval=None"),
         (lambda: approximate(torch.exp, (0, 1e4), pieces=4), "not finite"),
+        (lambda: approximate(torch.log, (-1, 1), pieces=3), "not finite"),
         (
             lambda: approximate(torch.sigmoid, (-9, 9), pieces=4, tails=((0.0, 0.0), (1.0, 0.0))),
             "does not approach",

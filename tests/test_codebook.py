@@ -331,6 +331,7 @@ def test_comparison_by_counting_pairs() -> None:
         (lambda c, _: codebook.nearest(c, c, 0), "k is 0"),
         (lambda c, _: codebook.nearest(c, c, 1, own=[1, 2]), "2 rows for 105"),
         (lambda c, _: codebook.class_agreement(c, [1, 2]), "one for each of the 105"),
+        (lambda c, _: codebook.class_agreement(c, np.full(105, np.nan)), "labels contain NaN"),
         (lambda c, _: codebook.class_agreement(c, range(105), k=()), "k is a tuple; give at least one"),
         (lambda c, _: codebook.class_agreement(c, range(105), k=5), "k is 5; give at least one"),
         (lambda c, _: codebook.occupancy(c, inputs=3), "inputs is 3; give at least one"),

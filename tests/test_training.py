@@ -87,6 +87,21 @@ def test_the_spline_follows_the_training() -> None:
         known(x)
 
 
+def test_a_replaced_module_is_refused() -> None:
+    """Its weights would be the old ones; a module without weights may be another function."""
+    model, x = nets()[0], torch.randn(4, 5, dtype=torch.float64)
+    spline = ma.Spline(model, x)
+    copy, kept = spline.to(torch.float32), pickle.loads(pickle.dumps(spline))
+    for place in (0, 1):
+        old, model[place] = model[place], nn.Tanh()
+        for ask in (lambda: spline(x), lambda: spline.at(x), lambda: spline.to(torch.float32)):
+            with pytest.raises(ma.errors.InputError, match=f"module '{place}' of the model was replaced"):
+                ask()
+        assert kept(x).shape == copy(x.float()).shape  # they share nothing with the model
+        model[place] = old
+    assert torch.equal(spline(x), model(x))
+
+
 def test_a_replaced_parameter_is_followed_and_a_moved_model_is_refused(tmp_path: Path) -> None:
     model, x = nets()[0], torch.randn(4, 5, dtype=torch.float64)
     spline = ma.Spline(model, x)

@@ -79,6 +79,7 @@ class Spline:
 
         Raises InputError for another dtype than float32 and float64, and for a device that is not there.
         """
+        _check_parts(self)
         return Spline.from_capture(self.captured.converted(target))
 
     def save(self, path: str | Path) -> None:
@@ -323,6 +324,7 @@ def _tensors(spline: Spline, x: Tensor) -> list[Tensor]:
 
 def current_tensors(spline: Spline) -> list[Tensor]:
     """The tensors as they are now. Raises InputError when the model was moved or rebuilt after its capture."""
+    _check_parts(spline)
     tensors = [source.read() for source in spline.captured.sources]
     for tensor, (kind, device, shape) in zip(tensors, spline.captured.source_kinds, strict=True):
         if tensor.shape != shape:
@@ -333,6 +335,12 @@ def current_tensors(spline: Spline) -> list[Tensor]:
                 f"{spline.dtype} on {spline.device}; capture it again, or convert the spline with spline.to(...)"
             )
     return tensors
+
+
+def _check_parts(spline: Spline) -> None:
+    replaced = spline.captured.replaced()
+    if replaced:
+        raise InputError(f"module {replaced!r} of the model was replaced after its capture; capture it again")
 
 
 def _check_input(spline: Spline, x: Tensor) -> None:

@@ -68,8 +68,9 @@ def resolve(f: Function | str, interval: tuple[float, float] | None, tails: tupl
 def derivative(f: Function, x: Tensor) -> Tensor:
     """f'(x) by autograd."""
     x = x.detach().clone().requires_grad_()
-    (slope,) = torch.autograd.grad(f(x).sum(), x)
-    if not slope.isfinite().all():
+    value = f(x)
+    (slope,) = torch.autograd.grad(value.sum(), x)
+    if not (slope.isfinite().all() and value.isfinite().all()):
         raise InputError("approximate: f or its derivative is not finite on the interval: give a smaller one")
     return slope
 

@@ -7,8 +7,8 @@
 ['tensor', 'tensor', 'input', 'aten.linear.default', 'aten.relu.default']
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -26,6 +26,9 @@ from maxaffine.program.graph import Graph, Ref
 from maxaffine.program.plan import Plan
 from maxaffine.types import Shape
 
+Part = tuple[str, Mapping[str, nn.Module | None], str, nn.Module]
+"""A module of the model: its path, the children of its parent (live), its name there, itself."""
+
 
 @dataclass(frozen=True)
 class Captured:
@@ -37,6 +40,11 @@ class Captured:
     device: torch.device
     source_kinds: tuple[tuple[torch.dtype, torch.device, Shape], ...] = ()
     span: tuple[float, float] = (0.0, 0.0)
+    parts: tuple[Part, ...] = ()
+
+    def replaced(self) -> str:
+        """The path of a module of the model that is another one than at the capture; or nothing."""
+        return next((path for path, parent, name, child in self.parts if parent.get(name) is not child), "")
 
     def converted(self, target: torch.dtype | torch.device | str) -> "Captured":
         """A copy in another dtype or on another device, tensors included. Raises InputError for any other target."""
@@ -111,7 +119,15 @@ def finish(
         graph = checks.with_layouts(graph, tensors, start)
         checks.check_rows(Plan(graph), tensors, start)
         checks.check_frozen(Plan(graph), tensors, start)
-    return captured(graph, lowered.sources, dtype, start.device, (float(start.min()), float(start.max())))
+    found = captured(graph, lowered.sources, dtype, start.device, (float(start.min()), float(start.max())))
+    return replace(found, parts=tuple(_parts(model)))
+
+
+def _parts(model: nn.Module) -> Iterator[Part]:
+    for path, parent in model.named_modules():
+        for name, child in parent._modules.items():
+            if child is not None:
+                yield f"{path}.{name}".lstrip("."), parent._modules, name, child
 
 
 def _path(until: str | None, names: dict[str, str]) -> str | None:

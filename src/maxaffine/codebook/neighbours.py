@@ -145,6 +145,8 @@ def classes_of(labels: ArrayLike, count: int) -> Integers:
     found = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
     if found.shape != (count,):
         raise InputError(f"labels have shape {found.shape}; give one for each of the {count} codes")
+    if found.dtype.kind == "f" and not np.isfinite(found).all():
+        raise InputError("labels contain NaN or infinite values; give each code a class")
     return np.unique(found, return_inverse=True)[1].astype(np.int64)
 
 

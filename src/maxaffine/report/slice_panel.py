@@ -41,7 +41,7 @@ def slice_panel(report: Report) -> str:
     return f"""{head}{text}{inputs}<div class="pair"><figure class="panel">{_overview(report, found.overview)}
 <figcaption>The whole plane: the largest output at {count(found.overview.classes.size)} points of a
 grid.</figcaption></figure><figure class="panel">{_cells(report, found, found.partition, found.overview)}
-<figcaption>The square marked on the left, exactly: {several(len(found.partition), "region")}.</figcaption></figure>
+<figcaption>The marked square, exactly: {several(len(found.partition), "region")}.</figcaption></figure>
 </div></section>"""
 
 
