@@ -15,7 +15,7 @@ from PIL import Image
 from torch import nn
 
 import maxaffine as ma
-from maxaffine.cli import app
+from maxaffine.cli import app, searching
 from maxaffine.encoding import encode, read_codes
 
 pytestmark = pytest.mark.skipif(find_spec("pyarrow") is None, reason='pyarrow is missing: pip install ".[search]"')
@@ -173,6 +173,14 @@ def test_search_by_row_by_picture_and_by_file(place, capsys):
     assert [float(row["distance"]) for row in rows] == whole.sort().values[1:11].tolist()
 
 
+def test_many_answers_are_written_and_the_first_are_shown(place, capsys, monkeypatch):
+    encoded(capsys)
+    monkeypatch.setattr(searching, "ROWS", 3)
+    code, out, _ = run(capsys, "search", "codes", "4", "7", "--k", "2", "--out", "found.json")
+    assert code == 0 and "and 1 more" in out and len(json.loads((place / "found.json").read_text())) == 4
+    assert "and 1 more: say --out" in run(capsys, "search", "codes", "4", "7", "--k", "2")[1]
+
+
 def test_search_names_pictures_and_classes(place, capsys):
     assert run(capsys, "encode", "net.safetensors", "--data", "in", "--out", "codes", *SCALE)[0] == 0
     name = next((place / "in").glob("*/07.png")).relative_to(place / "in").as_posix()
@@ -267,6 +275,7 @@ DRAW = ("neighbours", "net.safetensors", "--data", "x.npz", *SCALE)
         (("search", "codes", "3", "--operators", "relu"), "no spline operator is called 'relu'"),
         (("search", "codes", "3", "--out", "f.txt"), "give a file that ends in .json or .csv"),
         (("search", "python", "seven.png"), "say --model"),
+        (("search", "codes", "4", "--model", "nope.onnx"), "nope.onnx: no such file"),
         (("duplicates", "none", "--radius", "0"), "holds no codes"),
         (("duplicates", "codes", "--radius", "0", "--out", "f"), "give a file that ends in"),
         ((*DRAW, "--out", "m.bmp"), "give a file that ends in .png"),

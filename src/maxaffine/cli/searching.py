@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from maxaffine.code import Code
     from maxaffine.data import Stream
-    from maxaffine.encoding import CodeFolder, Encoded
+    from maxaffine.encoding import CodeFolder
     from maxaffine.search import Duplicates
     from maxaffine.spline import Spline
 
@@ -38,6 +38,8 @@ Radius = Annotated[float, typer.Option(min=0, max=1, help="share of units that m
 
 IMAGES, TABLES = (".png", ".jpg", ".jpeg"), (".json", ".csv")
 SHOWN, MEMBERS = 20, 8  # groups of near-duplicates in the terminal, rows of each
+ROWS = 200  # of the answers to queries in the terminal
+Pairs = list[tuple[int, float]]
 
 
 def search(
@@ -52,21 +54,25 @@ def search(
     """Find the rows of a data set whose codes are nearest to those of some queries."""
     with clean_exit("result"):
         from maxaffine import arguments
-        from maxaffine.encoding import index_codes, open_codes, rows_of
+        from maxaffine.encoding import described, index_codes, open_codes
 
         check_ending(out, TABLES)
-        folder, found = open_codes(codes), list[dict[str, Any]]()
+        folder, near, found = open_codes(codes), list[tuple[str, Pairs]](), list[dict[str, Any]]()
         asked = _asked(folder, queries, model, trusted)
         with progress() as bar:
             index = index_codes(folder, operator_names(operators), tracker(bar))
-        for name, code, own in asked:
+        for names, code, own in asked:
             arguments.whole(k, "k", 1, len(index) - (own is not None))
-            near = index.search(code, k + (own is not None))
-            pairs = zip(near.ids[0].tolist(), near.distances[0].tolist(), strict=True)
-            kept = [pair for pair in pairs if pair[0] != own][:k]
-            rows = rows_of(folder, [row for row, _ in kept])
-            found += _said(name, rows, [distance for _, distance in kept], folder.plan.classes)
-        out_console.print(_table(found, f"{len(index):,} rows of {folder.plan.source}"))
+            hits = index.search(code, k + (own is not None))
+            for name, ids, distances in zip(names, hits.ids.tolist(), hits.distances.tolist(), strict=True):
+                pairs = zip(ids, distances, strict=True)
+                near.append((name, [pair for pair in pairs if pair[0] != own][:k]))
+        about = described(folder, (row for _, pairs in near for row, _ in pairs))
+        for name, pairs in near:
+            found += _said(name, pairs, about, folder.plan.classes)
+        out_console.print(_table(found[:ROWS], f"{len(index):,} rows of {folder.plan.source}"))
+        if len(found) > ROWS:
+            out_console.print(f"and {len(found) - ROWS:,} more{'' if out else ': say --out'}", highlight=False)
         _write(out, found)
 
 
@@ -93,20 +99,22 @@ def duplicates(codes: Codes, radius: Radius, operators: Operators = None, out: T
 
 def _asked(
     folder: "CodeFolder", words: Sequence[str], model: str | None, trusted: bool
-) -> "list[tuple[str, Code, int | None]]":
-    """Name and code of each query, and its own row where it is one of the folder."""
+) -> "list[tuple[list[str], Code, int | None]]":
+    """Names and codes of the queries of each word, and the own row of one that is a row of the folder."""
     from maxaffine.encoding import rows_of
 
-    found, spline = list[tuple[str, Any, int | None]](), None
+    found, spline = list[tuple[list[str], Any, int | None]](), None
+    if model is not None:
+        spline = _network(folder, model, trusted)
     for word in words:
         if word.isdecimal():
-            found.append((f"row {word}", rows_of(folder, [int(word)]).code, int(word)))
+            found.append(([f"row {word}"], rows_of(folder, [int(word)]).code, int(word)))
             continue
         rows = _rows(Path(word))
         spline = spline or _network(folder, model, trusted)
         values = _inputs(spline, rows, folder.plan.options)
         names = [word] if len(values) == 1 else [f"{word}[{n}]" for n in range(len(values))]
-        found += [(name, spline.code(values[n : n + 1]), None) for n, name in enumerate(names)]
+        found.append((names, spline.code(values), None))
     return found
 
 
@@ -165,15 +173,16 @@ def operator_names(operators: str | None) -> list[str] | None:
 # ---- answers ----------------------------------------------------------------------------------------------
 
 
-def _said(query: str, rows: "Encoded", distances: Sequence[float], classes: Sequence[str]) -> list[dict[str, Any]]:
+def _said(
+    query: str, pairs: Pairs, about: Mapping[int, tuple[Any, str]], classes: Sequence[str]
+) -> list[dict[str, Any]]:
     """What is said about the rows found for a query, nearest first."""
     found = []
-    for place, distance in enumerate(distances):
-        about = {"query": query, "rank": place + 1, "distance": distance, "id": int(rows.ids[place])}
-        if rows.labels is not None:
-            label = rows.labels[place].item()
-            about["label"] = classes[label] if isinstance(label, int) and 0 <= label < len(classes) else label
-        found.append(about | ({"name": rows.names[place]} if rows.names else {}))
+    for place, (row, distance) in enumerate(pairs):
+        said, (label, name) = {"query": query, "rank": place + 1, "distance": distance, "id": row}, about[row]
+        if label is not None:
+            said["label"] = classes[label] if isinstance(label, int) and 0 <= label < len(classes) else label
+        found.append(said | ({"name": name} if name else {}))
     return found
 
 

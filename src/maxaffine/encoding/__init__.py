@@ -6,13 +6,14 @@ say the network and carry a checksum.
 """
 
 from maxaffine.encoding.job import Outcome, encode
-from maxaffine.encoding.lookup import index_codes, rows_of
+from maxaffine.encoding.lookup import described, index_codes, rows_of
 from maxaffine.encoding.reading import CodeFolder, Encoded, iterate_codes, open_codes, read_codes
 
 __all__ = [
     "CodeFolder",
     "Encoded",
     "Outcome",
+    "described",
     "encode",
     "index_codes",
     "iterate_codes",

@@ -1,12 +1,15 @@
 """A folder of codes as an index, and its rows by their ids, without holding all of it unpacked."""
 
 from collections.abc import Callable, Iterable
+from itertools import groupby
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from maxaffine.code import Code, concatenate
 from maxaffine.encoding.reading import CodeFolder, Encoded, encoded_shard
+from maxaffine.encoding.shards import read_shard
 from maxaffine.errors import InputError
 from maxaffine.search import CodeIndex
 from maxaffine.types import Names
@@ -55,6 +58,20 @@ def rows_of(folder: CodeFolder, ids: Iterable[int]) -> Encoded:
         names += [part.names[place]] if part.names else []
     kept = np.array(labels) if labels else None
     return Encoded(concatenate(found), np.array(wanted, np.int64), kept, tuple(names))
+
+
+def described(folder: CodeFolder, ids: Iterable[int]) -> dict[int, tuple[Any, str]]:
+    """Label (or None) and name (or "") of rows by id; no code is unpacked. Raises InputError for a missing one."""
+    found: dict[int, tuple[Any, str]] = {}
+    for number, group in groupby(sorted(set(ids)), lambda one: one // folder.plan.shard):
+        shard = read_shard(folder.folder, folder.plan, number)[0] if _has(folder, number) else None
+        for one in group:
+            place = -1 if shard is None else _place(shard.ids, one)
+            if shard is None or place < 0:
+                raise _missing(folder, one)
+            label = None if shard.labels is None else shard.labels[place].item()
+            found[one] = label, shard.names[place] if shard.names else ""
+    return found
 
 
 def _has(folder: CodeFolder, number: int) -> bool:
