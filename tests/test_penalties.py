@@ -355,6 +355,7 @@ def test_a_matrix_that_no_module_owns_is_a_layer_or_refused() -> None:
 @pytest.mark.parametrize("on", ["last", "all", "templates"])
 def test_a_replaced_layer_is_not_forgotten(on: str) -> None:
     """A new parameter in the old module is followed; of a new module the penalty would never hear."""
+    torch.manual_seed(0)
     net, x = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3)), torch.randn(6, 4)
     penalty = Penalty(net, 1.0, on=on, example=x)
     before = penalty(x).item()

@@ -141,7 +141,8 @@ def _spline(plan: Plan, step: Step, env: dict[int, Rows], shared: list[Any], uni
     live = {place[0]: slot for place, slot in step.live}
     shape = layout_of(plan, step.out).unit_shape(step.node.shape)
     if isinstance(operator, Elementwise):
-        out = _elementwise(plan, step, operator, flat(env[live[0]].full()), units, beside)
+        rows = env[live[0]].full()  # bounds may be larger than it
+        out = _elementwise(plan, step, operator, flat(rows.expand(len(rows), *shape)), units, beside)
         return Rows(out.dense.reshape(-1, *shape), out.places, out.values)
     if isinstance(operator, Pair):
         count = max(len(env[slot]) for slot in live.values())
