@@ -315,6 +315,8 @@ def test_blocks_are_those_of_their_month():
         (lambda: mlp(widths=8), "widths=8; give whole numbers"),
         (lambda: mlp(widths=(8.5,)), r"widths=\(8.5,\)"),
         (lambda: small_cnn(classes=2.5), "classes=2.5"),
+        (lambda: small_cnn(classes=True), "classes=True"),
+        (lambda: small_cnn(channels=True), "channels=True"),
         (lambda: small_cnn(side=32.0), "side=32.0"),
         (lambda: small_cnn(side="32"), "side='32'"),
         (lambda: small_cnn(bias="no"), "bias='no'; give True or False"),

@@ -181,6 +181,9 @@ def test_pages_of_png(tmp_path):
     refused("cifar10-png", tmp_path, False, r"cifar10_labels\.js: not one line var labels")
     (tmp_path / "cifar10_labels.js").write_text("var labels=[1, 2];")
     refused("cifar10-png", tmp_path, False, r"cifar10_labels\.js: 2 labels; 51000 are needed")
+    (tmp_path / "cifar10_labels.js").write_text(f"var labels=[1, {10**30}];")
+    refused("cifar10-png", tmp_path, False, r"cifar10_labels\.js: a label of more than nine digits")
+    (tmp_path / "cifar10_labels.js").write_text(whole)
     page = (tmp_path / "cifar10_batch_50.png").read_bytes()
     (tmp_path / "cifar10_batch_50.png").write_bytes(page[: len(page) // 2])
     refused("cifar10-png", tmp_path, False, r"cifar10_batch_50\.png: not a readable image")
@@ -211,6 +214,8 @@ def refused(name, root, train, words):
 def test_a_name_or_a_root_that_is_missing_is_said(tmp_path):
     with pytest.raises(InputError, match="known are digits, mnist, fashion, cifar10, cifar100, svhn, cifar10-png"):
         load("imagenet", tmp_path)
+    with pytest.raises(InputError, match=r"load\(\['mnist'\]\): known are digits"):
+        load(["mnist"], tmp_path)
     with pytest.raises(InputError, match=r"give root=, the folder that holds MNIST/raw"):
         load("mnist")
     refused("mnist", tmp_path / "nowhere", True, "nowhere: no such folder")

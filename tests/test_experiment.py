@@ -97,6 +97,7 @@ def same(a, b):
         ({"training": {"gammas": 1}}, r"training\.gammas: input should be a list, got 1"),
         ({"model": 3}, r"model: input should be a table, got 3"),
         ({"training": {"seeds": [-1]}}, r"training\.seeds"),
+        ({"training": {"seeds": [2**63]}}, r"training\.seeds"),
         ({"penalty": {"kind": "summ"}}, r"penalty\.kind: input should be 'sum', 'mean', .* got 'summ'"),
         ({"penalty": {"share": 0}}, r"penalty\.share"),
         ({"title": 3}, "title = 3"),

@@ -365,5 +365,10 @@ def test_bad_calls_of_the_picture(options: dict, said: str) -> None:
         plot.templates(banks((20,))["relu"], **options)
     with pytest.raises(InputError, match="nothing to show"):
         plot.templates({})
+    for wrong in (None, {"relu": None}):
+        with pytest.raises(InputError, match=r"cannot be shown; give templates\(f, x\)"):
+            plot.templates(wrong)
+        with pytest.raises(InputError, match="cannot be shown; give template_statistics"):
+            plot.template_histograms(wrong)
     with pytest.raises(InputError, match="nothing to show"):
         plot.template_histograms({})

@@ -79,7 +79,6 @@ class Spline:
 
         Raises InputError for another dtype than float32 and float64, and for a device that is not there.
         """
-        _check_parts(self)
         return Spline.from_capture(self.captured.converted(target))
 
     def save(self, path: str | Path) -> None:
@@ -115,8 +114,9 @@ class Spline:
         nodes = [step.out for step in _spline_steps(self._exact)]
         plan = _plan(self, self.captured.graph.input, tuple(nodes), keep=())
         plan.require_piecewise_affine("the code")
-        pieces = _record(self, plan, x).pieces
-        return Code(self._signature, tuple(pieces[i] for i in nodes), len(x), weights_of(self))
+        tensors = _tensors(self, x)
+        pieces = _record(self, plan, x, tensors).pieces
+        return Code(self._signature, tuple(pieces[i] for i in nodes), len(x), weights_of(self, tensors))
 
     def at(
         self,
@@ -192,7 +192,8 @@ def walls_of(spline: Spline, x: Tensor) -> Local:
     nodes = tuple(step.out for step in _spline_steps(spline._exact))
     plan = _plan(spline, spline.captured.graph.input, nodes, keep=())
     plan.require_piecewise_affine("a region")
-    return Local(plan, _tensors(spline, x), _record(spline, plan, x), len(x), x.dtype, x.device)
+    tensors = _tensors(spline, x)
+    return Local(plan, tensors, _record(spline, plan, x, tensors), len(x), x.dtype, x.device)
 
 
 def through(spline: Spline, x: Tensor, name: str, input: str | None = None) -> AffineMap:
@@ -204,9 +205,9 @@ def through(spline: Spline, x: Tensor, name: str, input: str | None = None) -> A
     return AffineMap(_local(spline, x, start, end, False), _row_shape(spline, start), _row_shape(spline, end))
 
 
-def weights_of(spline: Spline) -> Weights:
-    """The weights as they are now; the same object as long as they do not change."""
-    tensors = current_tensors(spline)
+def weights_of(spline: Spline, tensors: list[Tensor] | None = None) -> Weights:
+    """The weights as they are now (tensors, if they were just read); the same object as long as they do not change."""
+    tensors = current_tensors(spline) if tensors is None else tensors
     if not spline._weights.are(tensors):
         spline._weights = Weights(tensors, constants=_constants(spline._exact))
     return spline._weights
@@ -297,12 +298,12 @@ def _local(spline: Spline, x: Tensor, start: int, end: int, create_graph: bool) 
     recorded = tuple(step.out for step in _spline_steps(plan)) + tuple(plan.held)
     codes = Codes({}, {})
     if recorded:
-        codes = _record(spline, _plan(spline, spline.captured.graph.input, recorded, keep=tuple(plan.held)), x)
+        whole = _plan(spline, spline.captured.graph.input, recorded, keep=tuple(plan.held))
+        codes = _record(spline, whole, x, tensors)
     return Local(plan, tensors, codes, len(x), x.dtype, x.device, create_graph)
 
 
-def _record(spline: Spline, plan: Plan, x: Tensor) -> Codes:
-    tensors = _tensors(spline, x)
+def _record(spline: Spline, plan: Plan, x: Tensor, tensors: list[Tensor]) -> Codes:
     into = layout_of(plan, plan.start)
     with torch.no_grad():
         parts = [record(plan, tensors, into.from_rows(rows)) for rows in _chunks(spline, x)]
@@ -325,7 +326,7 @@ def _tensors(spline: Spline, x: Tensor) -> list[Tensor]:
 
 def current_tensors(spline: Spline) -> list[Tensor]:
     """The tensors as they are now. Raises InputError when the model was moved or rebuilt after its capture."""
-    _check_parts(spline)
+    spline.captured.require_parts()
     tensors = [source.read() for source in spline.captured.sources]
     for tensor, (kind, device, shape) in zip(tensors, spline.captured.source_kinds, strict=True):
         if tensor.shape != shape:
@@ -336,12 +337,6 @@ def current_tensors(spline: Spline) -> list[Tensor]:
                 f"{spline.dtype} on {spline.device}; capture it again, or convert the spline with spline.to(...)"
             )
     return tensors
-
-
-def _check_parts(spline: Spline) -> None:
-    replaced = spline.captured.replaced()
-    if replaced:
-        raise InputError(f"module {replaced!r} of the model was replaced after its capture; capture it again")
 
 
 def _check_input(spline: Spline, x: Tensor) -> None:

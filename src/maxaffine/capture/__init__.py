@@ -42,14 +42,17 @@ class Captured:
     span: tuple[float, float] = (0.0, 0.0)
     parts: tuple[Part, ...] = ()
 
-    def replaced(self) -> str:
-        """The path of a module of the model that is another one than at the capture; or nothing."""
-        return next((path for path, parent, name, child in self.parts if parent.get(name) is not child), "")
+    def require_parts(self) -> None:
+        """Raise InputError when a module of the model is another one than at the capture."""
+        for path, parent, name, child in self.parts:
+            if parent.get(name) is not child:
+                raise InputError(f"module {path!r} of the model was replaced after its capture; capture it again")
 
     def converted(self, target: torch.dtype | torch.device | str) -> "Captured":
         """A copy in another dtype or on another device, tensors included. Raises InputError for any other target."""
         if not isinstance(target, torch.dtype | torch.device | str):
             raise InputError(f"a spline is converted to a dtype or a device, not to {arguments.told(target)}")
+        self.require_parts()
         try:
             dtype = target if isinstance(target, torch.dtype) else self.dtype
             asked = self.device if isinstance(target, torch.dtype) else torch.device(target)

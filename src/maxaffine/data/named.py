@@ -158,7 +158,10 @@ def _js_labels(path: Path) -> np.ndarray:
     found = re.fullmatch(r"\s*var\s+labels\s*=\s*\[([\d\s,]*)\]\s*;?\s*", path.read_text(errors="replace"))
     if not found:
         raise FileFormatError(f"{path}: not one line var labels=[6, 9, ...]; it may be cut off: fetch it again")
-    return np.array([int(k[:9]) for k in re.findall(r"\d+", found[1])], np.int64)  # nine digits are too many already
+    numbers = re.findall(r"\d+", found[1])
+    if any(len(number) > 9 for number in numbers):
+        raise FileFormatError(f"{path}: a label of more than nine digits; fetch it again")
+    return np.array([int(number) for number in numbers], np.int64)
 
 
 def _labels(labels: np.ndarray, rows: int, classes: int, path: Path) -> np.ndarray:

@@ -35,7 +35,7 @@ class Local:
     ) -> None:
         self.plan, self.codes, self.samples, self.create_graph = plan, codes, samples, create_graph
         self.tensors = list(tensors) if create_graph else [t.detach() for t in tensors]
-        self._seen = _stamps(self.tensors)
+        self._versions, self._sums = _versions(self.tensors), _sums(self.tensors)
         self.dtype, self.device = dtype, device
         self._one: Frozen | None = None
         self._whole: Frozen | None = None
@@ -46,12 +46,11 @@ class Local:
             "_one": None,
             "_whole": None,
             "tensors": [t.detach() for t in self.tensors],
-            "_seen": None,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._seen = _stamps(self.tensors)
+        self._versions, self._sums = _versions(self.tensors), _sums(self.tensors)
 
     def value(self, x: Tensor) -> Tensor:
         """Each map at its own point."""
@@ -107,7 +106,7 @@ class Local:
 
     def frozen(self, rows: slice) -> Frozen:
         """The network frozen at those samples. Raises InputError when the model was changed since."""
-        if rows.start == 0 and _differ(_stamps(self.tensors), self._seen):
+        if _versions(self.tensors) != self._versions or (rows.start == 0 and _written(self.tensors, self._sums)):
             raise InputError("the model's parameters changed since at(x); call spline.at(x) again")
         if self.create_graph:
             return self._freeze(rows, None)
@@ -148,20 +147,23 @@ class Local:
         return torch.cat(result) if whole is None else whole
 
 
-Stamps = tuple[list[int], int, list[str]]
+def _versions(tensors: Sequence[Tensor]) -> list[int]:
+    return [t._version for t in tensors]
 
 
-def _stamps(tensors: Sequence[Tensor]) -> Stamps:
-    """What tells a change of tensors: versions, which a write through .data leaves, and sums (on so many threads)."""
+def _sums(tensors: Sequence[Tensor]) -> tuple[int, list[str]]:
+    """The sum of each tensor, exactly as this many threads round it."""
     with torch.no_grad():
         sums = [t.sum() for t in tensors if t.is_floating_point()]
     alike = dict.fromkeys((total.dtype, total.device) for total in sums)
     found = [v for kind in alike for v in torch.stack([s for s in sums if (s.dtype, s.device) == kind]).tolist()]
-    return [t._version for t in tensors], torch.get_num_threads(), [v.hex() for v in found]
+    return torch.get_num_threads(), [v.hex() for v in found]
 
 
-def _differ(now: Stamps, seen: Stamps) -> bool:
-    return now[0] != seen[0] or (now[1] == seen[1] and now[2] != seen[2])
+def _written(tensors: Sequence[Tensor], before: tuple[int, list[str]]) -> bool:
+    """Whether sums changed: a write through .data leaves the versions as they are."""
+    now = _sums(tensors)
+    return now[0] == before[0] and now[1] != before[1]
 
 
 def _place(target: Tensor, parts: Sequence[Tensor]) -> None:
