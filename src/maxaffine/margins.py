@@ -27,11 +27,13 @@ def margin(spline: Spline, x: Tensor, norm: float = 2, memory: int | None = None
 
         margin(x) = min_k w_k(x) / |grad w_k|_dual      over the walls w_k >= 0 of all spline operators
 
-    Inside the open ball of that radius the network is one affine map. A wall whose gradient is below 1e-13 of the
-    largest of its operator counts as constant: rounding leaves such gradients of dead units.
+    Inside the open ball of that radius the network is one affine map. A wall whose gradient is rounding alone (of
+    a dead unit, of a difference of equal functions) counts as constant: one that a computation with other roundings
+    changes by more than 1 %. However small a gradient is beside others, its wall counts.
 
     x: (N, *in). norm: 1, 2, inf or any p >= 1. memory: bytes that the accumulated norms of one chunk may take.
-    Raises NotPiecewiseAffineError, InputError, MemoryBudgetError. Source: Lee et al. 2019, arXiv 1907.03207.
+    Raises NotPiecewiseAffineError, InputError (wrong points; gradients whose squares are 0 in float64),
+    MemoryBudgetError. Source: Lee et al. 2019, arXiv 1907.03207.
 
     >>> import torch, maxaffine as ma
     >>> spline = ma.Spline(torch.nn.ReLU(), torch.zeros(1, 2))

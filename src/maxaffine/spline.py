@@ -161,7 +161,7 @@ class Spline:
     def region(self, x: Tensor, memory: int | None = None) -> Region:
         """The region of one point x (*in), in the spline's dtype or in float64: {z : G z <= h}, in float64.
 
-        A wall whose gradient is below 1e-13 of the largest of its operator counts as constant and is left out.
+        A wall whose gradient is rounding alone (see maxaffine.margin) counts as constant and is left out.
         Raises MemoryBudgetError when G would not fit (use maxaffine.margin), NotPiecewiseAffineError, InputError.
         """
         point, budget = in_double(self, x), arguments.budget(memory, DEFAULT_MEMORY)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from maxaffine.arguments import sized
-from maxaffine.errors import MemoryBudgetError
+from maxaffine.errors import InputError, MemoryBudgetError
 from maxaffine.operators.elementwise import Elementwise
 from maxaffine.polytope import Region
 from maxaffine.program.frozen import Frozen
@@ -17,17 +17,19 @@ from maxaffine.program.links import SplineLink
 from maxaffine.program.local import Local, cached_rows
 from maxaffine.program.record import layout_of
 
-CONSTANT = 1e-13  # a wall whose gradient is below this share of its operator's largest is constant (dead, duplicated)
+PROBES = 8  # random directions in which a wall that is not constant changes
+NOISE = 0.01  # a slope that another rounding changes by more than this share is rounding alone
 
 
 @dataclass
 class WallNorms:
-    """For one operator: wall values (W, S, *units) at the points, and the accumulated |gradient|^q (or max)."""
+    """For one operator, (W, S, *units): the walls at the points, their |gradient|^q (or max) so far, which vary."""
 
     node: int
     label: str
     values: Tensor
     norms: Tensor
+    varies: Tensor
 
 
 def wall_values(frozen: Frozen, x: Tensor) -> dict[int, WallNorms]:
@@ -36,7 +38,8 @@ def wall_values(frozen: Frozen, x: Tensor) -> dict[int, WallNorms]:
 
     def watch(link: SplineLink, env: list[Any], rows: int) -> None:
         values = link.walls(env, rows, linear=False)
-        found[link.out] = WallNorms(link.out, link.step.node.label, values.clamp(min=0), torch.zeros_like(values))
+        empty = torch.zeros_like(values)
+        found[link.out] = WallNorms(link.out, link.step.node.label, values.clamp(min=0), empty, values.isfinite())
 
     frozen.forward(layout_of(frozen.plan, frozen.plan.start).from_rows(x), linear=False, watch=watch)
     return found
@@ -47,7 +50,7 @@ def directions(
 ) -> Iterator[Tensor]:
     """The unit vectors of the input space in chunks (K, *in) that keep K x samples rows in the cache."""
     total = prod(ins)
-    step = max(1, min(total, int(cached_rows(device) / 2 / row_bytes / samples)))
+    step = _step(total, samples, row_bytes, device)
     for first in range(0, total, step):
         count = min(step, total - first)
         basis = torch.zeros(count, total, dtype=dtype, device=device)
@@ -55,16 +58,42 @@ def directions(
         yield basis.reshape(count, *ins)
 
 
+def _step(total: int, samples: int, row_bytes: int, device: torch.device) -> int:
+    return max(1, min(total, int(cached_rows(device) / 2 / row_bytes / samples)))
+
+
 def wall_norms(local: Local, chunk: slice, x: Tensor, dual: float) -> dict[int, WallNorms]:
     """Wall values and gradient norms |.|_dual at the points x of one chunk of samples."""
     frozen = local.frozen(chunk)
     found = wall_values(frozen, x)
+    leave_constant(local, frozen, found, tuple(x.shape[1:]))
     for basis in directions(tuple(x.shape[1:]), len(x), local.row_bytes, local.dtype, local.device):
         _accumulate(frozen, found, basis, dual)
     for item in found.values():
         if dual not in (1.0, inf):
             item.norms = item.norms.pow(1 / dual)
     return found
+
+
+def leave_constant(local: Local, frozen: Frozen, found: dict[int, WallNorms], ins: tuple[int, ...]) -> None:
+    """Mark as not varying the walls whose slope is rounding alone: of dead units, of differences of equal functions.
+
+    However small a slope is, it is computed to many digits unless its terms cancel. So it is computed twice, the second
+    time along directions a third as long, which round otherwise: what is left of terms that cancel does not repeat.
+    """
+    generator = torch.Generator().manual_seed(0)
+    probes = torch.randn(PROBES, *ins, generator=generator, dtype=local.dtype, device="cpu").to(local.device)
+    sizes, gaps = ({i: torch.zeros_like(item.values) for i, item in found.items()} for _ in range(2))
+
+    def watch(link: SplineLink, env: list[Any], rows: int) -> None:
+        first, second = _slopes(link, env, rows, frozen.samples).chunk(2, 1)
+        sizes[link.out] = torch.maximum(sizes[link.out], first.abs().amax(1))
+        gaps[link.out] = torch.maximum(gaps[link.out], (first - 3 * second).abs().amax(1))
+
+    for part in probes.split(_step(len(probes), 2 * frozen.samples, local.row_bytes, local.device)):
+        frozen.forward(_spread(frozen, torch.cat([part, part / 3])), linear=True, watch=watch)
+    for i, item in found.items():
+        item.varies &= (sizes[i] > 0) & (gaps[i] <= NOISE * sizes[i])
 
 
 def _accumulate(frozen: Frozen, found: dict[int, WallNorms], basis: Tensor, dual: float) -> None:
@@ -78,8 +107,13 @@ def _accumulate(frozen: Frozen, found: dict[int, WallNorms], basis: Tensor, dual
         else:
             item.norms += slopes.abs().pow_(dual).sum(1)
 
-    rows = basis.unsqueeze(1).expand(len(basis), frozen.samples, *basis.shape[1:]).flatten(0, 1)
-    frozen.forward(layout_of(frozen.plan, frozen.plan.start).from_rows(rows), linear=True, watch=watch)
+    frozen.forward(_spread(frozen, basis), linear=True, watch=watch)
+
+
+def _spread(frozen: Frozen, directions: Tensor) -> Tensor:
+    """K directions (K, *in) for each of the S samples, laid out as the network takes them."""
+    rows = directions.unsqueeze(1).expand(len(directions), frozen.samples, *directions.shape[1:]).flatten(0, 1)
+    return layout_of(frozen.plan, frozen.plan.start).from_rows(rows)
 
 
 def _slopes(link: SplineLink, env: list[Any], rows: int, samples: int) -> Tensor:
@@ -106,13 +140,11 @@ def nearest(found: dict[int, WallNorms], samples: int) -> list[tuple[float, str,
 
 
 def _distances(item: WallNorms) -> Tensor:
-    largest = (
-        item.norms.transpose(0, 1).reshape(item.norms.shape[1], -1).amax(1)
-        if item.norms.numel()
-        else item.norms.new_zeros(item.norms.shape[1])
-    )
-    floor = (CONSTANT * largest).reshape(1, -1, *[1] * (item.norms.dim() - 2))
-    return torch.where(item.norms > floor, item.values / item.norms, inf)
+    if bool((item.varies & (item.norms == 0)).any()):
+        raise InputError(
+            f"gradients of operator {item.label!r} are so small that their squares are 0 in float64; scale the network"
+        )
+    return torch.where(item.varies, item.values / item.norms, inf)
 
 
 def region_of(local: Local, x: Tensor, memory: int) -> Region:
@@ -126,6 +158,7 @@ def region_of(local: Local, x: Tensor, memory: int) -> Region:
             f"the budget is {sized(memory)}; use maxaffine.margin(spline, x), which never holds G, or "
             "region(x, memory=bytes)"
         )
+    leave_constant(local, frozen, found, ins)
     slopes: dict[int, list[Tensor]] = {i: [] for i in found}
 
     def watch(link: SplineLink, env: list[Any], rows: int) -> None:
@@ -144,8 +177,7 @@ def region_of(local: Local, x: Tensor, memory: int) -> Region:
 def _half_spaces(item: WallNorms, gradients: Tensor) -> tuple[Tensor, Tensor, list[tuple[str, int]]]:
     """Gradients, slacks and owners of the walls of one operator that are not constant."""
     values = item.values[:, 0].flatten()
-    sizes = torch.linalg.vector_norm(gradients, dim=1)
-    kept = (sizes > CONSTANT * (sizes.max() if len(sizes) else 0.0)) & values.isfinite()
+    kept = item.varies[:, 0].flatten() & (gradients != 0).any(1)
     units = item.values[0, 0].numel() if item.values.shape[0] else 1
     owners = [(item.label, int(i) % units) for i in kept.nonzero().flatten()]
     return gradients[kept], values[kept], owners
