@@ -193,7 +193,7 @@ METHODS = "    def f(self): ...\n" * 16
 LINES = "    x = 1\n" * 50
 BAD = f"""
 from .capture import graph
-from maxaffine.cli import main
+from maxaffine.cli import app
 import maxaffine.report.page
 
 

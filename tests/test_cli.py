@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 from assets import ASSETS, idx, needs_assets
+from onnx import helper, numpy_helper
+from onnx_models import FLOAT, array, node
 from torch import nn
 
 import maxaffine as ma
@@ -28,6 +30,18 @@ def smooth():
 
 def batchnorm():
     return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU())
+
+class Heads(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body, self.small, self.large = mlp(), nn.Linear(3, 2), nn.Linear(3, 5)
+
+    def forward(self, x):
+        h = self.body(x).relu()
+        return {"small": self.small(h), "large": self.large(h)}
+
+def heads():
+    return Heads()
 
 def number():
     return 3
@@ -104,6 +118,42 @@ def test_until_cuts_a_smooth_head(place, capsys):
     assert "softmax" in err and "until" in err
     code, _, _ = run(capsys, "report", "factories:smooth", "--data", "x.npy", "--out", "o", "--until", "0")
     assert code == 0
+
+
+def test_select_takes_one_of_several_outputs(place, capsys):
+    words = ("factories:heads", "--data", "x.npy", "--out", "o")
+    code, _, err = run(capsys, "report", *words)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "say which one: --select one of ['small', 'large']" in err
+    assert run(capsys, "report", *words, "--select", "large")[0] == 0
+    record = json.loads((place / "o" / "report.json").read_text())
+    assert {term["output"] for example in record["examples"] for term in example["terms"]} <= set(range(5))
+    assert (record["until"], record["select"], record["over"]) == (None, "large", None)
+    assert "The network gives <code>large</code>." in (place / "o" / "index.html").read_text()
+    code, out, _ = run(capsys, "inspect", "factories:heads", "--shape", "4", "--select", "small")
+    assert code == 0 and "4 -> 2" in out
+
+
+def test_over_takes_one_of_several_inputs_of_a_file(place, capsys):
+    steps = [node("Relu", "x", "first"), node("Relu", "z", "r"), node("Gemm", "x w r", "second")]
+    ends = [
+        helper.make_tensor_value_info(name, FLOAT, sizes)
+        for name, sizes in (("x", (1, 4)), ("z", (1, 2)), ("first", (1, 4)), ("second", (1, 2)))
+    ]
+    weights = [numpy_helper.from_array(array(4, 2), "w")]
+    model = helper.make_model(
+        helper.make_graph(steps, "g", ends[:2], ends[2:], weights),
+        ir_version=8,
+        opset_imports=[helper.make_opsetid("", 13)],
+    )
+    (place / "two.onnx").write_bytes(model.SerializeToString())
+    code, _, err = run(capsys, "inspect", "two.onnx", "--over", "y")
+    assert code == 2 and "--over 'y' is none of the file's inputs ['x', 'z']" in err
+    for over, select, ends in (("x", "first", "4 -> 4"), ("z", "second", "2 -> 2"), ("1", "1", "2 -> 2")):
+        code, out, err = run(capsys, "inspect", "two.onnx", "--over", over, "--select", select)
+        assert (code, err) == (0, "") and ends in out
+    code, _, err = run(capsys, "inspect", "two.onnx", "--over", "z", "--until", "secand")
+    assert code == 2 and "--until 'secand' is not the output of a node" in err and "'second'" in err
 
 
 BAD = {
@@ -207,6 +257,14 @@ def test_control_c_is_one_line_and_130(place, capsys, monkeypatch):
     assert (code, out) == (130, "")
     assert err == "stopped; no report was written\n"
     assert not (place / "demo").exists()
+
+
+def test_control_c_while_torch_is_imported_is_one_line_and_130(tmp_path):
+    (tmp_path / "torch.py").write_text("import signal; signal.raise_signal(signal.SIGINT)")
+    script = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    script += f"import sys; sys.path.insert(0, {str(tmp_path)!r})\nfrom maxaffine_command import main; main()"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "stopped\n")
 
 
 def test_help_loads_no_optional_package():

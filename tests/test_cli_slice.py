@@ -127,7 +127,7 @@ BAD = {
     "unscaled": ("net.safetensors --data bytes.npz --through 0 1 2", "--scale"),
     "limit": ("net.safetensors --data data.npz --through 0 1 2 --limit 2", "stopped after 2 cells"),
     "memory": ("net.safetensors --data data.npz --through 0 1 2 --memory much", "--memory much"),
-    "no memory": ("net.safetensors --data data.npz --through 0 1 2 --memory 2kB", "memory="),
+    "no memory": ("net.safetensors --data data.npz --through 0 1 2 --memory 2kB", "--memory"),
 }
 
 

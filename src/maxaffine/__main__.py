@@ -1,6 +1,6 @@
 """The command line as a module: `python -m maxaffine`."""
 
-from maxaffine.cli import main
+from maxaffine_command import main
 
 if __name__ == "__main__":
     main()

@@ -116,7 +116,7 @@ def finish(
     with torch.no_grad():
         _check_whole(lowered, tensors, model, inputs)
         graph = cut.begin(lowered, over, inputs.named, names)
-        graph = cut.end(lowered, graph, select, _path(until, names))
+        graph = cut.end(lowered, graph, select, until, names)
         graph = labelled(graph, names, lowered.kinds)
         start = _start_value(lowered, tensors, graph, inputs)
         graph = checks.with_layouts(graph, tensors, start)
@@ -131,11 +131,6 @@ def _parts(model: nn.Module) -> Iterator[Part]:
         for name, child in parent._modules.items():
             if child is not None:
                 yield f"{path}.{name}".lstrip("."), parent._modules, name, child
-
-
-def _path(until: str | None, names: dict[str, str]) -> str | None:
-    back = {label: path for path, label in names.items()}
-    return until if until is None else back.get(until, until)
 
 
 def _same_place(model: nn.Module, inputs: Inputs) -> None:

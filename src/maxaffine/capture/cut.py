@@ -26,7 +26,7 @@ def begin(lowered: Lowered, over: int | str | None, is_input: bool, names: Mappi
                 f"over={names.get(_embedding(lowered), _embedding(lowered))!r}"
             )
         return lowered.graph
-    return replace(lowered.graph, input=_module_output(lowered, str(over), "over"))
+    return replace(lowered.graph, input=_module_output(lowered, str(over), "over", names))
 
 
 def _embedding(lowered: Lowered) -> str:
@@ -34,9 +34,9 @@ def _embedding(lowered: Lowered) -> str:
     return paths[0] if paths else "<module path of the embedding>"
 
 
-def end(lowered: Lowered, graph: Graph, select: Any, until: str | None) -> Graph:
+def end(lowered: Lowered, graph: Graph, select: Any, until: str | None, names: Mapping[str, str]) -> Graph:
     """The graph with its output: the selected leaf of the model's output, or the output of the module until."""
-    index = _select(lowered.outputs, select) if until is None else _module_output(lowered, until, "until")
+    index = _select(lowered.outputs, select) if until is None else _module_output(lowered, until, "until", names)
     if not graph.live(graph.input)[index]:
         raise CaptureError("the output does not depend on the input that varies")
     return replace(graph, output=index)
@@ -56,8 +56,9 @@ def _select(outputs: Any, select: Any) -> int:
 
 
 def _item(value: Any, key: Any) -> Any:
+    positions = isinstance(value, tuple | list) and isinstance(key, str) and key.isdecimal()
     try:
-        return value[key]
+        return value[int(key) if positions else key]
     except (KeyError, IndexError, TypeError):
         keys = (
             list(value)
@@ -69,15 +70,16 @@ def _item(value: Any, key: Any) -> Any:
         raise CaptureError(f"select={key!r} is not in the model's output; it has {keys}") from None
 
 
-def _module_output(lowered: Lowered, path: str, word: str) -> int:
-    """The one value of the module's (last) call that the rest of the model reads."""
-    arguments.require(path, str, word, "the path of a module, as in model.named_modules()")
+def _module_output(lowered: Lowered, name: str, word: str, names: Mapping[str, str]) -> int:
+    """The one value of the module's (last) call that the rest of the model reads; a module by its path or its name."""
+    arguments.require(name, str, word, "the path of a module, as in model.named_modules()")
+    path = {label: path for path, label in names.items()}.get(name, name)
     members = lowered.calls.get(path)
     if members is None:
-        known = [p for p in lowered.calls if p]
-        close = difflib.get_close_matches(path, known, 3) or known[-5:]
-        what = "no input, nor the path" if word == "over" else "not the path"
-        raise CaptureError(f"{word}={path!r} is {what} of a module that was called; close: {close}")
+        known = [names.get(p, p) for p in lowered.calls if p]
+        close = difflib.get_close_matches(name, known, 3) or known[-5:]
+        what = "the output of a node" if names else "the path of a module that was called"
+        raise CaptureError(f"{word}={name!r} is {'no input, nor' if word == 'over' else 'not'} {what}; close: {close}")
     inside = set(members)
     users = lowered.graph.users()
     returned = {leaf.index for leaf in pytree.tree_leaves(lowered.outputs) if isinstance(leaf, Ref)}
@@ -85,7 +87,7 @@ def _module_output(lowered: Lowered, path: str, word: str) -> int:
     if word == "until" and leaving and len(leaving) != 1:
         leaving = leaving[-1:] if lowered.graph.nodes[leaving[-1]].module == path else leaving
     if len(leaving) != 1:
-        raise CaptureError(f"{word}={path!r}: {len(leaving)} tensors leave that module; name a module with one output")
+        raise CaptureError(f"{word}={name!r}: {len(leaving)} tensors leave that module; name a module with one output")
     return leaving[0]
 
 

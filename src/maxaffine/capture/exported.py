@@ -22,7 +22,7 @@ def load(path: Path, trusted: bool, over: int | str | None, select: Any, until: 
     if not trusted:
         raise FileFormatError(
             f"{path.name}: loading a .pt2 executes code from the file (pickled inputs, pickled weights, symbolic "
-            "expressions); if you made it yourself, pass trusted=True (command line: --trusted)"
+            "expressions); if you made it yourself, pass trusted=True"
         )
     try:
         with quiet():

@@ -10,7 +10,7 @@ from pathlib import Path
 import typer
 
 from maxaffine.cli import encoding, mosaics, searching, slicing, training
-from maxaffine.cli.networks import FACTORY, captured, like, loaded
+from maxaffine.cli.networks import FACTORY, Cut, captured, like, loaded
 from maxaffine.cli.options import (
     Classes,
     Data,
@@ -23,9 +23,11 @@ from maxaffine.cli.options import (
     Mean,
     Model,
     Out,
+    Over,
     Permute,
     Picture,
     Scale,
+    Select,
     Std,
     Trusted,
     Until,
@@ -44,11 +46,6 @@ app.command()(searching.duplicates)
 app.command()(mosaics.neighbours)
 
 
-def main() -> None:
-    """Run the command line."""
-    app()
-
-
 @app.command()
 def report(
     model: Model,
@@ -57,6 +54,8 @@ def report(
     labels: Labels = None,
     limit: Limit = None,
     until: Until = None,
+    select: Select = None,
+    over: Over = None,
     scale: Scale = None,
     mean: Mean = "0",
     std: Std = "1",
@@ -74,7 +73,7 @@ def report(
         from maxaffine import data as files
         from maxaffine.report import Scaling, fit, write
 
-        wanted = like(dtype, device)
+        wanted, cut = like(dtype, device), Cut(until, select, over)
         scaling = Scaling(
             None if scale is None else numbers(scale, "scale", 1)[0],
             numbers(mean, "mean"),
@@ -84,9 +83,9 @@ def report(
         rows = files.read(data, labels, limit)
         if FACTORY.fullmatch(model):
             feed = fit(rows, None if shape is None else whole(shape, "shape"), scaling)
-            spline = captured(model, feed(rows.inputs[:2]), until)
+            spline = captured(model, feed(rows.inputs[:2]), cut)
         else:
-            spline = loaded(model, trusted, until)
+            spline = loaded(model, trusted, cut)
             feed = fit(rows, spline.in_shape if shape is None else whole(shape, "shape"), scaling)
         with progress() as bar:
             done = write(
@@ -98,7 +97,7 @@ def report(
                 classes=[name.strip() for name in classes.split(",")] if classes else (),
                 picture=None if picture is None else whole(picture, "picture", 2),
                 margins=margins,
-                until=until,
+                **cut._asdict(),
                 command=shlex.join(["maxaffine", *sys.argv[1:]]),
                 track=tracker(bar),
             )
@@ -106,17 +105,25 @@ def report(
 
 
 @app.command()
-def inspect(model: Model, shape: InputShape = None, until: Until = None, trusted: Trusted = False) -> None:
+def inspect(
+    model: Model,
+    shape: InputShape = None,
+    until: Until = None,
+    select: Select = None,
+    over: Over = None,
+    trusted: Trusted = False,
+) -> None:
     """Print the composition of a network: its spline operators in order."""
-    with clean_exit():
+    with clean_exit("table"):
+        cut = Cut(until, select, over)
         if not FACTORY.fullmatch(model):
-            spline = loaded(model, trusted, until)
+            spline = loaded(model, trusted, cut)
         elif shape is None:
             raise InputError(f"{model} is a factory: say the shape of one input, such as --shape 1,28,28")
         else:
             import torch
 
-            spline = captured(model, torch.zeros(2, *whole(shape, "shape")), until)
+            spline = captured(model, torch.zeros(2, *whole(shape, "shape")), cut)
         out_console.print(composition(spline, Path(model).name))
 
 

@@ -7,8 +7,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from maxaffine.cli.networks import DTYPES, FACTORY, captured, like, loaded
-from maxaffine.cli.options import Device, InputShape, Labels, Limit, Mean, Model, Permute, Scale, Std, Trusted, Until
+from maxaffine.cli.networks import DTYPES, FACTORY, Cut, captured, like, loaded
+from maxaffine.cli.options import (
+    Device,
+    InputShape,
+    Labels,
+    Limit,
+    Mean,
+    Model,
+    Over,
+    Permute,
+    Scale,
+    Select,
+    Std,
+    Trusted,
+    Until,
+)
 from maxaffine.cli.words import clean_exit, log_console, numbers, out_console, progress, tracker, whole
 from maxaffine.errors import InputError
 
@@ -43,6 +57,8 @@ def encode(
     labels: Labels = None,
     limit: Limit = None,
     until: Until = None,
+    select: Select = None,
+    over: Over = None,
     scale: Scale = None,
     mean: Mean = "0",
     std: Std = "1",
@@ -74,9 +90,10 @@ def encode(
         )
         like(dtype or DTYPES[0], device)
         rows, start = as_stream(data, labels, limit), time.perf_counter()
-        spline, feed = fitted(model, rows, scaling, None if shape is None else whole(shape, "shape"), until, trusted)
+        cut = Cut(until, select, over)
+        spline, feed = fitted(model, rows, scaling, None if shape is None else whole(shape, "shape"), cut, trusted)
         spline = placed(spline, dtype, device, local_rank)
-        options = recorded(model, scaling, until)
+        options = recorded(model, scaling, cut)
         try:
             with progress() as bar:
                 done = write(
@@ -105,7 +122,7 @@ def fitted(
     rows: "Stream",
     scaling: "Scaling",
     shape: tuple[int, ...] | None,
-    until: str | None,
+    cut: Cut,
     trusted: bool,
 ) -> "tuple[Spline, Feed]":
     """A network, and how rows become its inputs."""
@@ -118,8 +135,8 @@ def fitted(
         rows.close()  # reading opens it again
     if FACTORY.fullmatch(model):
         feed = fit(first, shape, scaling)
-        return captured(model, feed(first.inputs), until), feed
-    spline = loaded(model, trusted, until)
+        return captured(model, feed(first.inputs), cut), feed
+    spline = loaded(model, trusted, cut)
     return spline, fit(first, spline.in_shape if shape is None else shape, scaling)
 
 
@@ -129,11 +146,11 @@ def placed(spline: "Spline", dtype: str | None, device: str, local_rank: int | N
     return spline if device == "cpu" else spline.to("cuda" if local_rank is None else f"cuda:{local_rank}")
 
 
-def recorded(model: str, scaling: "Scaling", until: str | None) -> dict[str, Any]:
+def recorded(model: str, scaling: "Scaling", cut: Cut) -> dict[str, Any]:
     """What a query needs to be encoded in the same way, for the manifest."""
     order = None if scaling.permute is None else list(scaling.permute)
     about = {"scale": scaling.factor, "mean": list(scaling.mean), "std": list(scaling.std), "permute": order}
-    return {"model": model, "until": until, **about}
+    return {"model": model, **cut._asdict(), **about}
 
 
 def _say(done: "Outcome", rank: str, seconds: float) -> None:
@@ -157,6 +174,14 @@ def say_failed(row: "Failed") -> None:
     """Print a row that could not be read."""
     line = " ".join(f"maxaffine: {row.name}: {row.reason}".split())
     log_console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+def cut_of(options: Mapping[str, Any]) -> Cut:
+    """The cut that `recorded` wrote; of older folders only until. Raises InputError for anything else."""
+    words = [options.get(name) for name in Cut._fields]
+    if not all(word is None or isinstance(word, str) for word in words):
+        raise InputError(NO_OPTIONS)
+    return Cut(*words)
 
 
 def scaling_of(options: Mapping[str, Any]) -> "Scaling":

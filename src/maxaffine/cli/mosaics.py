@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from maxaffine.cli.encoding import Data, fitted, say_failed
-from maxaffine.cli.options import InputShape, Labels, Mean, Model, Permute, Scale, Std, Trusted, Until
+from maxaffine.cli.networks import Cut
+from maxaffine.cli.options import InputShape, Labels, Mean, Model, Over, Permute, Scale, Select, Std, Trusted, Until
 from maxaffine.cli.searching import Operators, check_ending, operator_names
 from maxaffine.cli.words import clean_exit, numbers, out_console, progress, tracker, whole
 from maxaffine.errors import InputError
@@ -40,6 +41,8 @@ def neighbours(
     operators: Operators = None,
     labels: Labels = None,
     until: Until = None,
+    select: Select = None,
+    over: Over = None,
     scale: Scale = None,
     mean: Mean = "0",
     std: Std = "1",
@@ -62,7 +65,7 @@ def neighbours(
         stream = as_stream(data, labels, limit)
         try:
             wanted = None if shape is None else whole(shape, "shape")
-            spline, feed = fitted(model, stream, scaling, wanted, until, trusted)
+            spline, feed = fitted(model, stream, scaling, wanted, Cut(until, select, over), trusted)
             rows = stream.read(0, len(stream))
         finally:
             stream.close()

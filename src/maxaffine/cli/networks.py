@@ -4,7 +4,7 @@ import importlib
 import os
 import re
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from maxaffine.cli.words import log_console
 from maxaffine.errors import InputError
@@ -18,15 +18,23 @@ FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 DTYPES = ("float32", "float64")
 
 
-def loaded(model: str, trusted: bool, until: str | None) -> "Spline":
+class Cut(NamedTuple):
+    """Where a network begins and ends: --until, --select and --over."""
+
+    until: str | None = None
+    select: str | None = None
+    over: str | None = None
+
+
+def loaded(model: str, trusted: bool, cut: Cut) -> "Spline":
     """Read a network from its file."""
     import maxaffine as ma
 
     with log_console.status(f"reading {model}"):
-        return ma.load(model, trusted=trusted, until=until)
+        return ma.load(model, trusted=trusted, **cut._asdict())
 
 
-def captured(model: str, example: "torch.Tensor", until: str | None) -> "Spline":
+def captured(model: str, example: "torch.Tensor", cut: Cut) -> "Spline":
     """Call the user's own ``package.module:factory`` and capture the module that it returns."""
     import torch
 
@@ -43,7 +51,7 @@ def captured(model: str, example: "torch.Tensor", until: str | None) -> "Spline"
         raise InputError(f"{model} returned a {type(network).__name__}; a factory returns a torch.nn.Module")
     parameter = next(network.parameters(), torch.zeros(1))
     with log_console.status(f"capturing {model}"):
-        return ma.Spline(network, example.to(parameter), until=until)
+        return ma.Spline(network, example.to(parameter), **cut._asdict())
 
 
 def like(dtype: str, device: str) -> "torch.Tensor":

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from maxaffine.cli.encoding import placed, scaling_of
+from maxaffine.cli.encoding import cut_of, placed, scaling_of
 from maxaffine.cli.networks import FACTORY, captured, loaded
-from maxaffine.cli.options import Trusted
-from maxaffine.cli.words import clean_exit, out_console, progress, tracker
+from maxaffine.cli.options import Memory, Trusted
+from maxaffine.cli.words import clean_exit, out_console, progress, size, tracker
 from maxaffine.errors import FileFormatError, InputError
 
 if TYPE_CHECKING:
@@ -76,7 +76,9 @@ def search(
         _write(out, found)
 
 
-def duplicates(codes: Codes, radius: Radius, operators: Operators = None, out: Table_ = None) -> None:
+def duplicates(
+    codes: Codes, radius: Radius, operators: Operators = None, memory: Memory = None, out: Table_ = None
+) -> None:
     """Find the near-duplicates of a data set: rows whose codes differ in few units."""
     with clean_exit("result"):
         from maxaffine.encoding import index_codes, open_codes
@@ -86,7 +88,7 @@ def duplicates(codes: Codes, radius: Radius, operators: Operators = None, out: T
         folder = open_codes(codes)
         with progress() as bar:
             index = index_codes(folder, operator_names(operators), tracker(bar))
-        found = near_duplicates(index, radius)
+        found = near_duplicates(index, radius, memory=None if memory is None else size(memory, "memory"))
         out_console.print(str(found), soft_wrap=True, highlight=False)
         if found.groups:
             out_console.print(_groups(found, folder))
@@ -139,9 +141,9 @@ def _network(folder: "CodeFolder", model: str | None, trusted: bool) -> "Spline"
         was = "no network" if not isinstance(named, str) else f"{named}, which is not called because a file says so"
         raise InputError(f"{folder.folder} names {was}: say --model")
     if FACTORY.fullmatch(named):
-        found = captured(named, torch.zeros(2, *_shape(folder)), options.get("until"))
+        found = captured(named, torch.zeros(2, *_shape(folder)), cut_of(options))
     else:
-        found = loaded(named, trusted, options.get("until"))
+        found = loaded(named, trusted, cut_of(options))
     return placed(found, folder.plan.dtype, "cpu")
 
 

@@ -7,8 +7,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from maxaffine.cli.networks import FACTORY, captured, loaded
-from maxaffine.cli.options import InputShape, Labels, Mean, Model, Permute, Scale, Std, Trusted, Until
+from maxaffine.cli.networks import FACTORY, Cut, captured, loaded
+from maxaffine.cli.options import (
+    InputShape,
+    Labels,
+    Mean,
+    Memory,
+    Model,
+    Over,
+    Permute,
+    Scale,
+    Select,
+    Std,
+    Trusted,
+    Until,
+)
 from maxaffine.cli.words import clean_exit, numbers, out_console, progress, size, tracker, whole
 from maxaffine.errors import InputError
 
@@ -32,7 +45,6 @@ V = Annotated[str | None, typer.Option("--v", help="direction of t, given like a
 Rows = Annotated[Path | None, typer.Option("--data", help="rows: .npz (x, y), .npy, IDX, or a folder of images")]
 Cells = Annotated[int, typer.Option("--limit", min=1, help="stop when there are more cells than this")]
 Workers = Annotated[int, typer.Option(min=1, help="threads")]
-Memory = Annotated[str | None, typer.Option(help="bytes that the partition may take, such as 2GB")]
 
 
 def slice_plane(
@@ -53,6 +65,8 @@ def slice_plane(
     workers: Workers = 1,
     memory: Memory = None,
     until: Until = None,
+    select: Select = None,
+    over: Over = None,
     trusted: Trusted = False,
 ) -> None:
     """Cut a plane into the regions of a network, exactly: through three points, or origin + s u + t v."""
@@ -75,9 +89,9 @@ def slice_plane(
         rows = None if data is None else files.read(data, labels)
         source = Source(rows, scaling, None if shape is None else whole(shape, "shape"))
         if FACTORY.fullmatch(model):
-            spline = captured(model, torch.stack([source.point(words[0])] * 2), until)
+            spline = captured(model, torch.stack([source.point(words[0])] * 2), Cut(until, select, over))
         else:
-            spline = loaded(model, trusted, until)
+            spline = loaded(model, trusted, Cut(until, select, over))
         source = Source(rows, scaling, spline.in_shape)
         points = torch.stack([source.point(word) for word in words])
         plane = _plane(points, through is not None)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from maxaffine.spline import Spline
 
 SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(|k|M|G|T)(i?)B?")
+KEYWORD = r"\b(until|select|over|memory|limit|root|trusted)=(?:True\b|(?=[\s,;)]|$))?([^\s,;)]?)"
+OPTIONS = {"root": "data-root"}  # where an option is not called as the keyword
 
 out_console, log_console = Console(), Console(stderr=True)
 
@@ -94,6 +96,17 @@ def tracker(progress: Progress) -> Callable[[Iterable, str], Iterable]:
     return lambda steps, what: progress.track(steps, description=what)
 
 
+def in_options(message: str) -> str:
+    """What a message says of keywords of the library, in options; calls of Python stay as they are.
+
+    >>> in_options("with until='2', or limit= (cells)"), in_options("pass trusted=True; see at(x, memory=bytes)")
+    ("with --until '2', or --limit (cells)", 'pass --trusted; see at(x, memory=bytes)')
+    """
+    parts = re.split(r"(\w\([^()]*\))", message)
+    parts[::2] = [re.sub(KEYWORD, lambda m: f"--{OPTIONS.get(m[1], m[1])}{m[2] and ' '}{m[2]}", p) for p in parts[::2]]
+    return "".join(parts)
+
+
 @contextmanager
 def clean_exit(what: str = "report") -> Iterator[None]:
     """Turn a refusal into one line on stderr and exit code 2, Ctrl-C into one line and 130."""
@@ -103,5 +116,5 @@ def clean_exit(what: str = "report") -> Iterator[None]:
         print(f"stopped; no {what} was written", file=sys.stderr)
         raise typer.Exit(130) from error
     except (MaxaffineError, OSError) as error:
-        print(f"maxaffine: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"maxaffine: {' '.join(in_options(str(error)).split())}", file=sys.stderr)
         raise typer.Exit(2) from error

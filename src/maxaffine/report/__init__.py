@@ -40,6 +40,8 @@ def write(
     picture: Shape | None = None,
     margins: int | None = None,
     until: str | None = None,
+    select: str | None = None,
+    over: str | None = None,
     command: str = "",
     track: Track | None = None,
 ) -> Report:
@@ -47,7 +49,8 @@ def write(
 
     Everything is computed in the spline's dtype, on its device. ``classes`` names the outputs, ``picture``
     is the height and width of rows that are flattened pictures, ``margins`` the number of inputs whose
-    walls are searched, ``track`` shows progress.
+    walls are searched, ``track`` shows progress. ``until``, ``select`` and ``over`` are what the network was cut with:
+    the page says so.
 
     Raises:
         NotPiecewiseAffineError: the network is not piecewise affine up to its output; cut it with
@@ -72,6 +75,8 @@ def write(
             command=command,
             version=__version__,
             until=until,
+            select=select,
+            over=over,
         )
         files["index.html"] = page(report).encode()
         files["report.json"] = json.dumps(as_json(report), indent=1, allow_nan=False).encode()

@@ -85,7 +85,8 @@ def _facts(report: Report) -> str:
 
 def _footer(report: Report) -> str:
     found = report.findings
-    cut = f" The network is cut at <code>{breakable(report.until)}</code>." if report.until else ""
+    words = (("is cut at", report.until), ("gives", report.select), ("is a function of", report.over))
+    cut = "".join(f" The network {says} <code>{breakable(name)}</code>." for says, name in words if name)
     kind = "labels are classes" if classifies(found.outputs) else "no class labels"
     command = f'<p class="soft"><code class="command">{escape(report.command)}</code></p>' if report.command else ""
     measured = f"""the first {several(len(found.outputs.outputs), "row")}, walls on the first

@@ -27,6 +27,8 @@ class Report:
     command: str
     version: str
     until: str | None = None
+    select: str | None = None
+    over: str | None = None
 
     @property
     def grey(self) -> tuple[float, float]:
@@ -92,6 +94,8 @@ def as_json(report: Report) -> object:
             "maxaffine": report.version,
             "model": report.name,
             "until": report.until,
+            "select": report.select,
+            "over": report.over,
             "command": report.command,
             "precision": report.precision,
             "data": {

@@ -107,17 +107,19 @@ class OnnxModule(nn.Module):
         self.names: Mapping[str, str] = {f"steps.{i}": step.writes[0] for i, step in enumerate(steps)}
 
     def place_of(self, over: int | str | None) -> int | str | None:
-        """An input of the file by name as its position, the output of a node as the path of its step."""
+        """An input of the file by name or number as its position, the output of a node as the path of its step."""
         if not isinstance(over, str):
             return over
         paths = {name: path for path, name in self.names.items()}
-        if over not in self.inputs and over not in paths:
-            raise CaptureError(f"over={over!r} is none of the file's inputs {list(self.inputs)}, nor a node's output")
-        return self.inputs.index(over) if over in self.inputs else paths[over]
+        if over in self.inputs or over in paths:
+            return self.inputs.index(over) if over in self.inputs else paths[over]
+        if over.isdecimal():
+            return int(over)
+        raise CaptureError(f"over={over!r} is none of the file's inputs {list(self.inputs)}, nor a node's output")
 
     def output_of(self, select: Any) -> Any:
-        """An output of the file by name as its position; None where it is the only one."""
-        if not isinstance(select, str):
+        """An output of the file by name or number as its position; None where it is the only one."""
+        if not isinstance(select, str) or (select.isdecimal() and select not in self.outputs):
             return select
         if select not in self.outputs:
             raise CaptureError(f"select={select!r} is none of the file's outputs {list(self.outputs)}")
