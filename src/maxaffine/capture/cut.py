@@ -56,9 +56,10 @@ def _select(outputs: Any, select: Any) -> int:
 
 
 def _item(value: Any, key: Any) -> Any:
-    positions = isinstance(value, tuple | list) and isinstance(key, str) and key.isdecimal()
+    number = isinstance(value, tuple | list) and isinstance(key, str) and key.isdecimal()
+    place: Any = int(key) if number else key  # "1" of the command line
     try:
-        return value[int(key) if positions else key]
+        return value[place]
     except (KeyError, IndexError, TypeError):
         keys = (
             list(value)
