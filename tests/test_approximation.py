@@ -187,3 +187,41 @@ def test_a_spline_of_its_own_kind_is_found_again() -> None:
 def test_what_cannot_be_done_is_refused(call, says: str) -> None:
     with pytest.raises(InputError, match=says):
         call()
+
+
+BROKEN = {
+    "simple pole": torch.reciprocal,
+    "double pole": lambda x: x**-2,
+    "poles of tan": lambda x: torch.tan(3 * x + math.pi / 2),
+    "logarithm": lambda x: x.abs().log(),
+    "root": lambda x: x.abs().sqrt(),
+    "steps": torch.floor,
+    "sign": torch.sign,
+    "narrow slope": lambda x: torch.tanh(1e8 * (x - 0.1234567)),
+}
+WHOLE = {
+    "kink": torch.abs,
+    "kinks": lambda x: F.hardtanh(3 * x).relu(),
+    "kink of the derivative": lambda x: x * x.abs(),
+    "waves": lambda x: torch.sin(60 * x),
+    "bell": lambda x: torch.exp(-100 * x * x),
+    "cubic": lambda x: x**3,
+    "steep": lambda x: torch.tanh(300 * x),
+    "constant": lambda x: 0 * x + 3,
+}
+INTERVALS = [(-1.0, 2.0), (-0.7321, 1.2345), (-1.0, 1.0001), (-2.3, 0.9)]
+
+
+@pytest.mark.parametrize("interval", INTERVALS)
+@pytest.mark.parametrize("name", BROKEN)
+def test_functions_with_jumps_and_poles_are_refused(name: str, interval: tuple[float, float]) -> None:
+    with pytest.raises(InputError, match=r"jumps, has a pole or bends too sharply near|not finite"):
+        approximate(BROKEN[name], interval, pieces=8)
+
+
+@pytest.mark.parametrize("interval", INTERVALS)
+@pytest.mark.parametrize("name", WHOLE)
+def test_functions_with_kinks_and_waves_are_not(name: str, interval: tuple[float, float]) -> None:
+    g = approximate(WHOLE[name], interval, error=0.01)
+    x = torch.linspace(*interval, 100_003, dtype=torch.float64)
+    assert float((g(x) - WHOLE[name](x)).abs().max()) <= g.error <= 0.01

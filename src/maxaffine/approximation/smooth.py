@@ -78,7 +78,33 @@ def derivative(f: Function, x: Tensor) -> Tensor:
 def bends(target: Smooth) -> tuple[Tensor, Tensor]:
     """A first sampling x (P,) and sqrt(|f''|) dx of its cells (P - 1,), the density of the knots."""
     x = torch.linspace(*target.interval, 20001, dtype=torch.float64)
-    return x, (derivative(target.f, x).diff().abs() * x.diff()).sqrt()
+    slope = derivative(target.f, x)
+    require_smooth(target.f, x, slope)
+    return x, (slope.diff().abs() * x.diff()).sqrt()
+
+
+def require_smooth(f: Function, x: Tensor, slope: Tensor) -> None:
+    """Raise InputError where f jumps, has a pole, or bends more sharply than the samples x see; slope: f'(x).
+
+    Across a cell f rises by a slope between those around it, but for an extremum of f' inside; and where f' changes
+    most it changes no more than it did when the samples there are a thousand times as dense. A jump of less than 1e-6
+    of the range of f passes: torch's softplus has one.
+    """
+    around = F.pad(slope[None], (1, 1), mode="replicate")
+    high, low = (s * F.max_pool1d(s * around, 4, stride=1)[0] for s in (1, -1))
+    change = F.pad(slope.diff().abs()[None], (1, 1), mode="replicate")[0]
+    value, widths = f(x).detach(), x.diff()
+    small = 1e-6 * (value.max() - value.min()) + 64 * torch.finfo(x.dtype).eps * value.abs().max()
+    slack = torch.minimum(change[:-2], change[2:]) / 3 + small / widths
+    beyond = torch.maximum(value.diff() / widths - high, low - value.diff() / widths) > slack
+    worst = int(beyond.long().argmax()) if bool(beyond.any()) else int(slope.diff().abs().argmax())
+    ends = x[[max(worst - 1, 0), min(worst + 2, len(x) - 1)]]
+    changes = derivative(f, torch.linspace(float(ends[0]), float(ends[1]), 3001, dtype=x.dtype)).diff().abs().sum()
+    if bool(beyond.any()) or float(changes) > 4 * float(change[worst : worst + 3].sum()):
+        raise InputError(
+            f"approximate: f jumps, has a pole or bends too sharply near {float(x[worst]):.6g}: "
+            "give an interval without that point, or a narrower one"
+        )
 
 
 def samples(target: Smooth, pieces: int) -> Tensor:

@@ -62,7 +62,7 @@ def approximate(
         tails: left and right line, each (slope, offset).
 
     Raises:
-        InputError: an unknown name, not exactly one of pieces and error, f not finite, tails that f does not
+        InputError: an unknown name, not exactly one of pieces and error, f with a pole or a jump, tails that f does not
             approach, or too few pieces to join them.
 
     >>> g = approximate("tanh", error=0.01)
