@@ -5,7 +5,11 @@ from dataclasses import dataclass
 from math import prod
 
 from maxaffine.capture import Captured
+from maxaffine.program.links import BATCH_NORM
 from maxaffine.types import Shape
+
+
+STATISTICS = ((3,), (4,))  # the running mean and variance among the operands of a batch norm: no parameters
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,8 @@ def composition_rows(network: Captured, operators: Sequence[Operator], out_shape
         return count
 
     for i, node in enumerate(graph.nodes):
-        pending |= {reads[j] for _, j in node.operands() if needed[i] and j in reads} - seen
+        learned = (j for place, j in node.operands() if not (node.op == BATCH_NORM and place in STATISTICS))
+        pending |= {reads[j] for j in learned if needed[i] and j in reads} - seen
         if needed[i] and live[i] and node.label in by_name:
             o = by_name[node.label]
             rows.append((o.name, o.op, o.pieces, o.units, " x ".join(map(str, o.shape)), parameters()))

@@ -17,7 +17,7 @@ from maxaffine.program.plan import Plan, said
 from maxaffine.program.record import layout_of, record
 from maxaffine.types import flat
 
-TOLERANCE = {torch.float32: 2e-4, torch.float64: 1e-9}
+TOLERANCE = {torch.float32: 2e-4, torch.float64: 1e-9, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 
 
 def relative_error(found: Tensor, wanted: Tensor) -> float:

@@ -97,6 +97,9 @@ def dtype_of(leaves: list[Any], model: torch.nn.Module) -> torch.dtype:
     tensors = [*model.parameters(), *model.buffers(), *(v for v in leaves if isinstance(v, torch.Tensor))]
     kinds = {t.dtype for t in model.parameters() if t.is_floating_point()}
     kinds = kinds or {t.dtype for t in tensors if t.is_floating_point()}
+    if not kinds:
+        given = sorted({str(t.dtype) for t in tensors})
+        raise CaptureError(f"nothing of the model or the example is floating point ({', '.join(given)}); give floats")
     if len(kinds) != 1:
         raise CaptureError(
             f"the model mixes the dtypes {sorted(map(str, kinds))}; convert it with .to(torch.float64), say"

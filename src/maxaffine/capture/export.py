@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from maxaffine.capture.decompositions import decompositions
 from maxaffine.capture.example import ROWS, Inputs
 from maxaffine.capture.whole import SHRINKS, WholeBatchNorms
 from maxaffine.errors import CaptureError
@@ -44,26 +45,6 @@ SAME |= {"fix.default": "trunc.default", "instance_norm.default": "batch_norm.de
 """Other names of an operation; an instance norm with the statistics of the training data is a batch norm."""
 
 
-def _decompositions() -> dict[Any, Any]:
-    """What is taken apart before the graph is read."""
-    from torch._decomp.decompositions import rnn_relu_input
-
-    def cell(x: Any, h: Any, w: Any, u: Any, b: Any = None, c: Any = None) -> Any:
-        linear = torch.ops.aten.linear.default
-        return torch.relu(linear(x, w, b) + linear(h, u, c))
-
-    def expanded(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
-        shape = torch.broadcast_shapes(*[t.shape for t in tensors])
-        return [t.expand(shape) for t in tensors]
-
-    aten = torch.ops.aten
-    return {
-        aten.rnn_relu.input: rnn_relu_input,
-        aten.rnn_relu_cell.default: cell,
-        aten.broadcast_tensors.default: expanded,  # each output depends on its own operand alone
-    }
-
-
 def export(model: nn.Module, inputs: Inputs) -> torch.export.ExportedProgram:
     """The functional ATen program of the model, with linear, convolutions, pools and activations kept whole.
 
@@ -82,7 +63,7 @@ def export(model: nn.Module, inputs: Inputs) -> torch.export.ExportedProgram:
 
 
 def functional(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
-    """Without in-place operations; softshrink and hardshrink whole, relu RNNs unrolled, nothing else decomposed."""
+    """Without in-place operations; softshrink and hardshrink whole, little else decomposed: see decompositions."""
     _refuse_training(program)
     aten = torch.ops.aten
     for node in program.graph.nodes:
@@ -93,7 +74,7 @@ def functional(program: torch.export.ExportedProgram) -> torch.export.ExportedPr
         if other and (not other.startswith("batch_norm") or not _arguments(node)[5]):
             node.target = getattr(getattr(aten, other.split(".")[0]), other.split(".")[1])
     with quiet():
-        return program.run_decompositions(_decompositions())
+        return program.run_decompositions(decompositions())
 
 
 def refuse_scripted(model: nn.Module) -> None:
@@ -147,6 +128,10 @@ _CAUSES = (
         r"GuardOnDataDependent|data-dependent|Could not guard|Dynamic control flow|unbacked",
         "a branch or number (if, .item(), int()) depends on the data; keep it a tensor (clamp, maximum, relu)",
     ),
+    (
+        r"in output, which is not a known type",
+        "forward returns what torch.export cannot look into; return tensors, or tuples, lists or dicts of them",
+    ),
     (r"not supported for tensor subclasses", "the values leave torch (.numpy()); use torch's operations"),
     (
         r"Constraints violated|not all values of batch|specializ|ConstraintViolation|L\['",
@@ -162,7 +147,8 @@ _CAUSES = (
 def _reason(error: Exception, where: str) -> str:
     text = f"{type(error).__name__}: {error}"
     cause = next((why for pattern, why in _CAUSES if re.search(pattern, text)), None)
-    first = re.sub(r"\s+", " ", str(error).strip().split("\n")[0])[:200]
+    first = re.sub(r"\s+", " ", str(error).strip().split("\n")[0])
+    first = first if len(first) <= 200 else first[:200].rsplit(". ", 1)[0]
     detail = cause or f"{type(error).__name__}: {first}"
     extra = f" ({first})" if cause and first and not first.startswith("Constraints") else ""
     return f"the model cannot be captured{where}: {detail}{extra}"

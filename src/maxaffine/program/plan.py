@@ -216,8 +216,8 @@ def classify(graph: Graph, node: Node, live: Sequence[tuple[tuple[int, ...], int
     if type(rule) is Affine:
         positions = {place[0] for place, _ in live}
         lowered = [v for k, v in node.kwargs if k == "dtype" and type(v) is torch.dtype]
-        if any(not v.is_floating_point or v.itemsize < 4 for v in lowered) or not node.floating:
-            return Opaque("discontinuous (it rounds)")
+        if any(not v.is_floating_point or v.itemsize < 8 for v in lowered) or not node.floating:
+            return Opaque("discontinuous (it rounds)")  # a dtype that is not the network's own, and not float64
         lists = [place for place, _ in live if len(place) == 2]
         if any(positions <= set(allowed) for allowed in rule.live) and not (rule.one_of_list and len(lists) > 1):
             return rule
