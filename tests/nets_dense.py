@@ -101,6 +101,18 @@ def maxout(m: Of, x: Tensor) -> Tensor:
     return torch.cat((y.max(dim=2)[0], y.amax(1), y.amin((1, 2), keepdim=True).flatten(1), y.min(1).values), 1)
 
 
+def norms(m: Of, x: Tensor) -> Tensor:
+    """Norms, distances and losses of p = 1 and infinity."""
+    h, points = m.a(x), torch.linspace(-1, 1, 12, dtype=x.dtype).reshape(3, 4)
+    sizes = [
+        h.norm(p=1, dim=1, keepdim=True),
+        *(torch.linalg.vector_norm(h, p, 1, True) for p in (torch.inf, -torch.inf)),
+    ]
+    apart = [torch.cdist(h[:, None], points, p)[:, 0] for p in (1.0, torch.inf)]
+    near = F.pairwise_distance(h, points[:1], 1, keepdim=True)
+    return torch.cat([*sizes, *apart, near, F.l1_loss(h, points[1].expand_as(h), reduction="none")], 1)
+
+
 def branches(m: Of, x: Tensor) -> Tensor:
     """Concatenation, chunk, split, stack, index with a constant, flip."""
     y = F.relu(torch.cat((m.a(x), m.b(x)), 1))
@@ -240,6 +252,7 @@ DENSE_NETS = [
     Net("input_in_place", lambda: Of(input_in_place, **lin(4, 3)), (4,)),
     Net("two_live", lambda: Of(two_live, **lin(4, 5, 4, 5, 5, 2)), (4,)),
     Net("maxout", lambda: Of(maxout, **lin(5, 12)), (5,)),
+    Net("norms", lambda: Of(norms, **lin(4, 4)), (4,)),
     Net("branches", lambda: Of(branches, **lin(4, 6, 4, 6, 8, 3)), (4,)),
     Net("masked", lambda: Of(masked, **lin(4, 6, 6, 2)), (4,)),
     Net("casts", lambda: Of(casts, **lin(4, 6, 6, 2)), (4,)),

@@ -22,6 +22,13 @@ class Refusal:
     shape: tuple[int, ...] = (4,)
 
 
+class Held:
+    """An object that holds a tensor."""
+
+    def __init__(self, y: Tensor) -> None:
+        self.y = y
+
+
 def two(function: Callable[[Of, Tensor], Tensor]) -> Callable[[], nn.Module]:
     """Layers a: 4 -> 4 and b: 4 -> 4 with `function` as the forward."""
     return lambda: Of(function, a=nn.Linear(4, 4), b=nn.Linear(4, 4)).eval()
@@ -62,6 +69,7 @@ AT_CAPTURE = [
         two(lambda m, x: F.relu(m.a(x) - m.a.bias.new_full((4,), torch.inf))),
         ("infinite", "finite number"),
     ),
+    Refusal("object", two(lambda m, x: Held(m.a(x))), ("forward returns", "tuples, lists or dicts")),
     Refusal("item", two(lambda m, x: m.a(x) * x.abs().max().item()), ()),
     Refusal("numpy", two(lambda m, x: m.a(torch.from_numpy(x.detach().numpy()))), ()),
     Refusal("scripted", scripted, ("TorchScript",)),
@@ -148,6 +156,8 @@ DISCONTINUOUS = [
     Runs("overwritten", overwritten, "lt"),
     Runs("hardshrink", lambda _, z: F.hardshrink(z, 0.3), "hardshrink"),
     Runs("threshold", lambda _, z: F.threshold(z, 0.2, 0.9), "threshold"),
+    Runs("half_precision", lambda _, z: z.half().double(), "it rounds"),
+    Runs("single_precision", lambda _, z: z.float().double(), "it rounds"),
     Runs("sort", lambda _, z: z.sort(1)[0], "sort"),
     Runs("topk", lambda _, z: z.topk(4, 1)[0], "topk"),
 ]

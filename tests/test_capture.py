@@ -19,6 +19,7 @@ from torch.nn import functional as F
 import maxaffine as ma
 from maxaffine.capture import checks
 from maxaffine.operators import registry
+from maxaffine.table import composition_rows
 
 BY_NAME = {net.name: net for net in NETS}
 X = torch.randn(5, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -425,3 +426,17 @@ def test_a_refusal_on_a_gpu_says_how_to_leave_tf32() -> None:
         assert not checks._precision(torch.float32, "cuda")
     finally:
         torch.backends.cudnn.allow_tf32 = True
+
+
+def test_running_statistics_are_no_parameters() -> None:
+    layers = [nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3)]
+    net = nn.Sequential(*layers).double().eval()
+    spline = ma.Spline(net, torch.zeros(1, 2, 4, 4, dtype=torch.float64))
+    before = [row[-1] for row in composition_rows(spline.captured, spline.operators, spline.out_shape)]
+    assert before == [4 * 2 * 9 + 4 + 4 + 4, 16 * 3 + 3]
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.uint8])
+def test_a_model_of_no_floats_is_refused(dtype: torch.dtype) -> None:
+    with pytest.raises(ma.errors.CaptureError, match=f"nothing .* is floating point .{dtype}."):
+        ma.Spline(nn.ReLU(), torch.zeros(1, 4, dtype=dtype))

@@ -8,7 +8,6 @@ from maxaffine.capture import Captured
 from maxaffine.program.links import BATCH_NORM
 from maxaffine.types import Shape
 
-
 STATISTICS = ((3,), (4,))  # the running mean and variance among the operands of a batch norm: no parameters
 
 
