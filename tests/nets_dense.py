@@ -103,7 +103,7 @@ def maxout(m: Of, x: Tensor) -> Tensor:
 
 def norms(m: Of, x: Tensor) -> Tensor:
     """Norms, distances and losses of p = 1 and infinity."""
-    h, points = m.a(x), torch.linspace(-1, 1, 12, dtype=x.dtype).reshape(3, 4)
+    h, points = m.a(x), torch.linspace(-1, 1, 12, dtype=x.dtype, device=x.device).reshape(3, 4)
     sizes = [
         h.norm(p=1, dim=1, keepdim=True),
         *(torch.linalg.vector_norm(h, p, 1, True) for p in (torch.inf, -torch.inf)),
