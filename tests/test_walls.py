@@ -84,8 +84,12 @@ def test_equal_functions_have_no_wall_between_them(norm: bool) -> None:
     assert all(len(spline.region(point).owners) == 0 for point in x)
 
 
-def test_gradients_whose_squares_underflow_are_refused() -> None:
-    spline = ma.Spline(rescaled(mlp(0), 0, torch.tensor([1]), 1e-200), points(1, 3))
-    with pytest.raises(InputError, match="squares are 0 in float64"):
-        ma.margin(spline, points(1, 3))
-    assert len(spline.region(points(1, 3)[0]).owners) == 13
+@pytest.mark.parametrize(("scale", "norm"), [(1e-200, 2), (1e-150, 2), (1e-100, 1.5), (1e-4, 1.01), (1e4, 1.01)])
+def test_gradients_whose_powers_leave_float64_are_refused_or_scaled(scale: float, norm: float) -> None:
+    x = points(8, 3)
+    wanted = [ma.Spline(mlp(0), x[:1]).region(point).margin(norm) for point in x]
+    spline = ma.Spline(rescaled(mlp(0), 0, torch.arange(7), scale), x[:1])
+    with pytest.raises(InputError, match="leave float64"):
+        ma.margin(spline, x, norm)
+    assert_close(torch.stack([spline.region(point).margin(norm) for point in x]), torch.stack(wanted))
+    assert len(spline.region(x[0]).owners) == 13

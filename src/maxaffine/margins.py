@@ -32,7 +32,7 @@ def margin(spline: Spline, x: Tensor, norm: float = 2, memory: int | None = None
     changes by more than 1 %. However small a gradient is beside others, its wall counts.
 
     x: (N, *in). norm: 1, 2, inf or any p >= 1. memory: bytes that the accumulated norms of one chunk may take.
-    Raises NotPiecewiseAffineError, InputError (wrong points; gradients whose squares are 0 in float64),
+    Raises NotPiecewiseAffineError, InputError (wrong points; gradients whose powers leave float64),
     MemoryBudgetError. Source: Lee et al. 2019, arXiv 1907.03207.
 
     >>> import torch, maxaffine as ma

@@ -64,4 +64,6 @@ class Region:
         """
         if len(self.slack) == 0:
             return self.slack.new_tensor(inf)
-        return (self.slack / torch.linalg.vector_norm(self.G, dual_exponent(norm), dim=1)).min()
+        largest = self.G.abs().amax(1)
+        directions = self.G / largest[:, None]  # whose powers stay in float64
+        return (self.slack / largest / torch.linalg.vector_norm(directions, dual_exponent(norm), dim=1)).min()

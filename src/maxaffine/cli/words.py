@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from maxaffine.spline import Spline
 
 SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(|k|M|G|T)(i?)B?")
-KEYWORD = r"\b(until|select|over|memory|limit|root|trusted)=(?:True\b|(?=[\s,;)]|$))?([^\s,;)]?)"
+KEYWORD = r"\b(until|select|over|memory|limit|root|trusted)=(?:True\b)?([^\s,;)]?)"
 OPTIONS = {"root": "data-root"}  # where an option is not called as the keyword
 
 out_console, log_console = Console(), Console(stderr=True)

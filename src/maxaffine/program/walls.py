@@ -18,6 +18,7 @@ from maxaffine.program.local import Local, cached_rows
 from maxaffine.program.record import layout_of
 
 PROBES = 8  # random directions in which a wall that is not constant changes
+SMALLEST = 1e-290  # below, sums of powers lose digits
 NOISE = 0.01  # a slope that another rounding changes by more than this share is rounding alone
 
 
@@ -71,6 +72,9 @@ def wall_norms(local: Local, chunk: slice, x: Tensor, dual: float) -> dict[int, 
         _accumulate(frozen, found, basis, dual)
     for item in found.values():
         if dual not in (1.0, inf):
+            lost = item.varies & ~((item.norms > SMALLEST) & item.norms.isfinite())
+            if bool(lost.any()):
+                raise InputError(f"|gradients|^{dual:g} of operator {item.label!r} leave float64; scale the network")
             item.norms = item.norms.pow(1 / dual)
     return found
 
@@ -140,10 +144,6 @@ def nearest(found: dict[int, WallNorms], samples: int) -> list[tuple[float, str,
 
 
 def _distances(item: WallNorms) -> Tensor:
-    if bool((item.varies & (item.norms == 0)).any()):
-        raise InputError(
-            f"gradients of operator {item.label!r} are so small that their squares are 0 in float64; scale the network"
-        )
     return torch.where(item.varies, item.values / item.norms, inf)
 
 
